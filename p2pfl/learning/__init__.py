@@ -1,0 +1,1 @@
+"""What a peer computes: tasks, vectors, codecs, algorithms, aggregation. Knows no network."""

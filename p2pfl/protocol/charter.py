@@ -1,0 +1,67 @@
+"""What a network agreed on, and who is in it. Plain data: `node` and `sim` make it from a file or a scenario."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from typing import Literal
+
+import msgpack
+
+from p2pfl.protocol.events import PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member and its public keys: `transport_key` is for CURVE links, `seal_key` is what update keys are wrapped for (X25519)."""
+
+    id: PeerId
+    name: str
+    address: str
+    transport_key: bytes
+    seal_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GossipRules:
+    """How the members gossip. All durations in seconds.
+
+    In *rounds* a peer waits for the neighbors whose link is up until clamp(floor_s, median + deviations * MAD of the waits
+    it has seen, ceiling_s); for the very first updates it waits for all of them, up to gather_s. In *async* mode it learns
+    and pushes to one random neighbor every period_s.
+    """
+
+    mode: Literal["rounds", "async"] = "rounds"
+    rounds: int = 20
+    floor_s: float = 0.25
+    ceiling_s: float = 10.0
+    deviations: float = 6.0
+    gather_s: float = 30.0
+    period_s: float = 1.0
+    age_cap: int = 1000  # an age is believed up to one's own + this
+    step_window: int = 1000  # a step is accepted up to one's own + this
+    staleness: int = 1  # in rounds, an update this many rounds old may stand in for a missing one
+    checkpoint_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Charter:
+    """The agreement. `schema` is the digest of layout, codec, algorithm and labels; `update_bytes` the exact length of an
+    encoded update under it. The digest covers everything but the members, who may change."""
+
+    name: str
+    schema: bytes
+    update_bytes: int
+    gossip: GossipRules
+    members: Mapping[PeerId, Member]
+
+    @property
+    def network_id(self) -> bytes:
+        """16 bytes that name the network: its name and its founding members."""
+        founders = b"".join(sorted(self.members))
+        return hashlib.blake2b(self.name.encode() + b"\0" + founders, digest_size=16, person=b"p2pfl/net").digest()
+
+    @property
+    def digest(self) -> bytes:
+        """32 bytes that two peers must share before they exchange anything."""
+        agreed = (self.name, self.schema, self.update_bytes, astuple(self.gossip))
+        return hashlib.blake2b(msgpack.packb(agreed), digest_size=32, person=b"p2pfl/charter").digest()

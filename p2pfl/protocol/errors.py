@@ -1,0 +1,46 @@
+"""Whose fault it is, and which of the known reasons.
+
+A frame that breaks the protocol raises `RejectedFrame` with a reason from the closed list below; `Peer.handle` turns it
+into the effect `Rejected` and leaves the peer as it was. Anything else that is raised inside the core is our own bug.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why something from the network, or from a trainer's decoding of it, was refused. The order is the order of the checks."""
+
+    BAD_FRAMES = "bad_frames"  # not one or two frames, or a frame over its limit
+    NOT_MEMBER = "not_member"  # the hop or the signer is not in the membership
+    BAD_HEADER = "bad_header"  # the first frame is not one of our messages, or a field is out of its bounds
+    VERSION = "version"  # another protocol version
+    KIND = "kind"  # a kind of message this version does not know
+    WRONG_NETWORK = "wrong_net"  # another network id
+    WRONG_CHARTER = "wrong_charter"  # another charter digest
+    BAD_SCHEMA = "bad_schema"  # another layout, codec or algorithm, or a length that this schema can't have
+    HOP_MISMATCH = "hop_mismatch"  # signed by somebody else than who delivered it
+    NOT_NEIGHBOR = "not_neighbor"  # a member that the plan does not receive from
+    FUTURE_STEP = "future_step"  # a step further ahead than the charter allows
+    REPLAYED = "replayed"  # an (epoch, sequence number) seen before, or older than the replay window
+    BAD_SIGNATURE = "bad_signature"  # the signature is not the signer's over these bytes
+    EQUIVOCATION = "equivocation"  # a second, different content for one (signer, boot id, step, phase)
+    NOT_FOR_US = "not_for_us"  # our id is not among the readers
+    BAD_READERS = "bad_readers"  # the readers are not the ones that the signed digest names
+    BAD_WRAP = "bad_wrap"  # the key wrapped for us does not open
+    BAD_COMMITMENT = "bad_commitment"  # the opened key is not the one that was committed to
+    UNEXPECTED_CHUNK = "unexpected_chunk"  # a chunk that was never offered, never credited or that came before
+    BAD_CHUNK = "bad_chunk"  # a chunk of another length or digest than offered, or one that does not open
+    BAD_PAYLOAD = "bad_payload"  # the payload does not decode
+    WRONG_LENGTH = "wrong_length"  # the payload decodes to another number of values
+    NON_FINITE = "non_finite"  # a value is NaN or infinite
+    TOO_LARGE = "too_large"  # a value is over the bound of the charter
+    OUT_OF_SYNC = "out_of_sync"  # a stateful codec lacks what this payload builds on
+
+
+class RejectedFrame(Exception):
+    """A frame that its sender should not have sent. Never leaves `Peer.handle`."""
+
+    def __init__(self, reason: Reason, blame: bytes | None = None) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+        self.blame = blame

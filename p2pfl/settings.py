@@ -1,0 +1,137 @@
+"""The sections of a scenario or a network file that say what is learned and how it is gossiped, and how a bad one is refused.
+
+A live network's file and a simulation's scenario share these sections unchanged. Parsing is strict: unknown keys and wrong
+types are refused, all at once, each with its place and the nearest known key.
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from p2pfl.failure import Failure
+
+
+class Section(BaseModel):
+    """One table of the file. Hyphens in keys are underscores."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _underscores(cls, values: Any) -> Any:
+        return {str(k).replace("-", "_"): v for k, v in values.items()} if isinstance(values, Mapping) else values
+
+
+class TaskSection(Section):
+    """`name` is a bundled task ("digits", "breast_cancer", "synthetic") or "file.py:object"; the rest are its arguments."""
+
+    name: str = "digits"
+    model: str | None = None  # bundled tasks: "mlp", "softmax", ...
+    features: int | None = Field(default=None, ge=1)  # synthetic only
+    samples: int | None = Field(default=None, ge=1)
+    classes: int | None = Field(default=None, ge=2)
+
+
+class DataSection(Section):
+    """How a bundled data set is divided: "iid", "dirichlet:ALPHA", "shards:K" or "quantity:ALPHA"."""
+
+    partition: str = "iid"
+    samples_per_peer: int | None = Field(default=None, ge=1)  # drawn with replacement where the set is too small
+
+
+class TrainingSection(Section):
+    """Local training. Either `local_steps` minibatches or `local_epochs` passes a round; `weighting` "samples" scales the steps
+    by a peer's share of the samples, at most `weighting_cap` times."""
+
+    local_steps: int | None = Field(default=None, ge=0)
+    local_epochs: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=0.1, gt=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    weighting: Literal["peers", "samples"] = "peers"
+    weighting_cap: float = Field(default=4.0, ge=1)
+    mean_samples: int | None = Field(default=None, ge=1)  # what "samples" compares with; known to a simulation
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> "TrainingSection":
+        if self.local_steps is not None and self.local_epochs is not None:
+            raise ValueError("give local_steps or local_epochs, not both")
+        return self
+
+
+class TopologySection(Section):
+    """A graph by the name of its function, with its arguments; "random_regular:4" is kind and first argument in one."""
+
+    kind: str = "ring"
+    weights: Literal["metropolis", "uniform"] = "metropolis"
+    degree: int | None = None
+    rows: int | None = None
+    columns: int | None = None
+    dimension: int | None = None
+    p: float | None = None
+    k: int | None = None
+    m: int | None = None
+    seed: int | None = None  # of the graph; the run's seed where it is not given
+
+
+class GossipSection(Section):
+    """The two ways of gossip; see `protocol.charter.GossipRules` for the meaning of every number."""
+
+    mode: Literal["rounds", "async"] = "rounds"
+    floor_s: float = Field(default=0.25, ge=0)
+    ceiling_s: float = Field(default=10.0, gt=0)
+    deviations: float = Field(default=6.0, ge=0)
+    gather_s: float = Field(default=30.0, ge=0)
+    period_s: float = Field(default=1.0, gt=0)
+    age_cap: int = Field(default=1000, ge=0)
+    step_window: int = Field(default=1000, ge=1)
+    staleness: int = Field(default=1, ge=0)
+    checkpoint_s: float = Field(default=30.0, gt=0)
+
+
+class CodecSection(Section):
+    """How a vector becomes bytes."""
+
+    kind: Literal["dense", "float16"] = "dense"
+
+
+class LimitsSection(Section):
+    """Bounds on content; what is over them is refused."""
+
+    max_abs: float = Field(default=1e6, gt=0)
+
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+def parse(model: type[Parsed], values: Mapping[str, Any], source: str) -> Parsed:
+    """`values` as `model`, or one `Failure` that names every wrong key. `source` is the file, for people."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = [_problem(model, values, e) for e in error.errors()]
+        raise Failure(
+            "bad_configuration", f"{source}: {'; '.join(problems)}.", "Mend the named keys and run it again."
+        ) from None
+
+
+def _problem(model: type[BaseModel], values: Mapping[str, Any], error: Any) -> str:
+    path = [str(part) for part in error["loc"]]
+    where = ".".join(path) or "file"
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {error['msg'].removeprefix('Value error, ').lower()}"
+    near = difflib.get_close_matches(path[-1], _known_keys(model, path[:-1]), n=1)
+    return f"{where}: unknown key" + (f", did you mean {near[0]!r}?" if near else "")
+
+
+def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(part)
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
