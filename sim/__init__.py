@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sim.result import Result
-    from sim.run import run
+    from sim.engine import run
     from sim.scenario import Scenario
 
 __all__ = ["Result", "Scenario", "run"]
 
-_HOME = {"Result": "sim.result", "Scenario": "sim.scenario", "run": "sim.run"}
+_HOME = {"Result": "sim.result", "Scenario": "sim.scenario", "run": "sim.engine"}
 
 
 def __getattr__(name: str) -> Any:
