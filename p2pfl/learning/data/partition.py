@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2pfl.failure import Failure
-from p2pfl.learning.data.generator import generator
+from p2pfl.learning.streams import philox
 
 Targets = NDArray[np.int64]  # [rows], class numbers
 Rows = NDArray[np.int64]  # sorted row numbers
 Mixtures = NDArray[np.float64]  # [peers, classes], every row sums to 1
 
 FEWEST_ROWS = 8  # a peer with less can hardly fill one minibatch
+_ALL_PEERS = -1  # the stream is no single peer's
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Partition:
 
 def parse(text: str) -> Partition:
     """ "iid", "dirichlet:ALPHA", "shards:K" or "quantity:ALPHA"."""
-    kind, colon, argument = text.strip().lower().replace("-", "_").partition(":")
+    kind, colon, argument = text.strip().lower().partition(":")
     if kind not in DIVISIONS:
         near = difflib.get_close_matches(kind, DIVISIONS, n=1)
         raise _bad(f"no partition is called {kind!r}", f"Did you mean {near[0]!r}?" if near else f"There are {_FORMS}.")
@@ -65,7 +66,7 @@ def divide(partition: Partition, targets: Targets, peers: int, seed: int) -> lis
             f"{len(targets)} rows cannot be divided among {peers} peers",
             "Set data.samples_per_peer, so that peers draw rows with replacement.",
         )
-    rng = generator(seed, "partition")
+    rng = philox(seed, _ALL_PEERS, "partition", 0)
     parts = DIVISIONS[partition.kind](targets, peers, rng, partition.number)
     return [np.sort(part) for part in _levelled(parts, max(1, min(FEWEST_ROWS, len(targets) // (4 * peers))))]
 
@@ -81,7 +82,7 @@ def draw(partition: Partition, targets: Targets, peers: int, samples: int, seed:
             f"the partition {partition.kind!r} gives peers different numbers of rows, data.samples_per_peer the same",
             "Leave one of them out.",
         )
-    rng = generator(seed, "partition")
+    rng = philox(seed, _ALL_PEERS, "partition", 0)
     labels, counts = np.unique(targets, return_counts=True)
     mixtures = MIXTURES[partition.kind](counts / counts.sum(), peers, rng, partition.number)
     wanted = np.stack([rng.multinomial(samples, mixture) for mixture in mixtures])  # [peers, classes]

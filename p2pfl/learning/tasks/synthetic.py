@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from p2pfl.learning.data.bundled import Dataset
-from p2pfl.learning.data.generator import generator
+from p2pfl.learning.streams import philox
 from p2pfl.learning.task import Task
 from p2pfl.learning.tasks.divided import divided
 from p2pfl.learning.tasks.layers import mlp, softmax
@@ -27,7 +27,7 @@ def synthetic(section: TaskSection, data: DataSection, seed: int) -> Task:
 
 
 def clouds(features: int, samples: int, classes: int, seed: int) -> Dataset:
-    rng = generator(seed, "synthetic")
+    rng = philox(seed, -1, "synthetic", 0)
     centers = rng.standard_normal((classes, features), dtype=np.float32)
     centers *= DISTANCE / math.sqrt(2) / np.linalg.norm(centers, axis=1, keepdims=True)
     tests = max(classes, samples // 4)
