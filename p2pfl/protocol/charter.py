@@ -12,7 +12,7 @@ from p2pfl.protocol.events import PeerId
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member and its public keys: `transport_key` is for CURVE links, `seal_key` is what update keys are wrapped for (X25519)."""
+    """A member and its public keys: `transport_key` is for CURVE, update keys are wrapped for `seal_key` (X25519)."""
 
     id: PeerId
     name: str

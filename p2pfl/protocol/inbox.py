@@ -1,0 +1,156 @@
+"""Updates on their way in: every offer is checked before it costs anything, every chunk as it comes.
+
+The order is the order of the checks in docs/protocol.md, cheapest first. Refused before its signature was checked, an offer
+moves nothing but a counter of the hop; after, it moves the replay window too, and the signer is to blame.
+"""
+
+from collections.abc import Callable, Sized
+from itertools import count
+
+from p2pfl.protocol import envelope, wire
+from p2pfl.protocol.charter import Charter
+from p2pfl.protocol.envelope import Signer
+from p2pfl.protocol.errors import Reason, RejectedFrame
+from p2pfl.protocol.events import Abandon, Effect, Open, Opened, PeerId, Rejected, Release, Send
+from p2pfl.protocol.ledger import Ledger
+from p2pfl.protocol.slots import Arriving, Slots
+from p2pfl.protocol.window import ReplayWindow
+
+CREDIT_CHUNKS = 16  # chunks a sender may be ahead of what was opened: 16 MiB hide a link's latency and bound what is in flight
+
+
+class Inbox:
+    """Receives offers and chunks into the slots."""
+
+    def __init__(self, own: PeerId, signer: Signer, charter: Charter, window: ReplayWindow, ledger: Ledger) -> None:
+        rules = charter.gossip
+        self._own = own
+        self._signer = signer
+        self._charter = charter
+        self._window = window
+        self._ledger = ledger
+        self._tickets = count(1)
+        self._opening: dict[int, Arriving] = {}
+        self._contents: dict[PeerId, tuple[tuple[bytes, int, int, int], bytes]] = {}
+        self.slots = Slots(rules.staleness if rules.mode == "rounds" else None)
+
+    def offered(
+        self, hop: PeerId, offer: wire.Offer, body: Sized | None, is_expected: Callable[[PeerId, int], bool]
+    ) -> tuple[wire.Header, list[Effect]]:
+        """An offer, with the only chunk of a short update beside it. `is_expected(sender, step)` asks the plan."""
+        header = self._check_header(hop, offer, is_expected)
+        envelope.verify_signature(offer, header, self._signer)
+        self._window.record(header.signer, header.boot_epoch, header.seq)
+        try:
+            self._check_content(header)
+            key = envelope.open_offer(offer, header, self._own, self._signer)
+            if body is not None and not self._is_inline(offer, body):
+                raise RejectedFrame(Reason.BAD_CHUNK, header.signer)
+        except RejectedFrame:
+            self._ledger.of(hop).rejected += 1
+            raise
+        if not self.slots.has_room_for(header) or self._is_here(header):
+            self._ledger.of(hop).superseded += 1
+            return header, []
+        update = Arriving(next(self._tickets), header, offer.length, offer.digests, key)
+        displaced = self.slots.place(update)
+        effects = self.let_go(displaced) if displaced is not None else []
+        self._opening[update.ticket] = update
+        if body is None:
+            return header, [*effects, self._credit(update, 0)]
+        update.credited = 1
+        return header, [*effects, *self._open(update, 0, body)]
+
+    def chunk(self, hop: PeerId, chunk: wire.Chunk, body: Sized | None) -> list[Effect]:
+        """The next chunk of an update that was offered by this hop and credited."""
+        update = self.slots.find(hop, chunk.chunks_digest)
+        if update is None or body is None or chunk.index != update.received or chunk.index >= update.credited:
+            raise RejectedFrame(Reason.UNEXPECTED_CHUNK, hop)
+        if len(body) != envelope.sealed_length(update.length, chunk.index):
+            return self._refuse(update, Reason.BAD_CHUNK)
+        return self._open(update, chunk.index, body)
+
+    def opened(self, event: Opened) -> tuple[Arriving | None, list[Effect]]:
+        """A chunk was opened, or was not what was offered. Returns the update when it is whole."""
+        update = self._opening.get(event.ticket)
+        if update is None:
+            return None, [Release(event.payload)] if event.payload is not None else []
+        if event.reason is not None:
+            return None, self._refuse(update, event.reason)
+        if event.payload is None:
+            is_half_used = update.credited - (event.index + 1) <= CREDIT_CHUNKS // 2
+            return None, [self._credit(update, event.index + 1)] if is_half_used and not self._is_granted(update) else []
+        del self._opening[event.ticket]
+        update.payload = event.payload
+        return update, []
+
+    def credit_again(self, peer: PeerId) -> list[Effect]:
+        """The link to this peer is new; credit on the old one may be lost, and to say it twice is harmless."""
+        return [
+            Send(peer, (wire.encode(wire.Credit(update.header.chunks_digest, update.credited)),))
+            for update in self.slots
+            if update.sender == peer and update.payload is None
+        ]
+
+    def let_go(self, update: Arriving) -> list[Effect]:
+        """A newer update took its place, or its round is over."""
+        self._ledger.of(update.sender).superseded += 1
+        self._opening.pop(update.ticket, None)
+        return [Release(update.payload)] if update.payload is not None else [Abandon(update.ticket)]
+
+    def _check_header(self, hop: PeerId, offer: wire.Offer, is_expected: Callable[[PeerId, int], bool]) -> wire.Header:
+        header = wire.decode_header(offer.header)
+        if header.network != self._charter.network_id:
+            raise RejectedFrame(Reason.WRONG_NETWORK, hop)
+        if header.charter != self._charter.digest:
+            raise RejectedFrame(Reason.WRONG_CHARTER, hop)
+        if header.schema != self._charter.schema or offer.length != self._charter.update_bytes:
+            raise RejectedFrame(Reason.BAD_SCHEMA, hop)
+        if header.signer != hop:
+            raise RejectedFrame(Reason.HOP_MISMATCH, hop)
+        if header.step > self.slots.round + self._charter.gossip.step_window:
+            raise RejectedFrame(Reason.FUTURE_STEP, hop)
+        if not is_expected(hop, header.step):
+            raise RejectedFrame(Reason.NOT_NEIGHBOR, hop)
+        if not self._window.check(header.signer, header.boot_epoch, header.seq):
+            raise RejectedFrame(Reason.REPLAYED, hop)
+        return header
+
+    def _check_content(self, header: wire.Header) -> None:
+        """Two different contents for one (boot id, step, phase, part) of one signer are proof that it lies to somebody."""
+        signer = PeerId(header.signer)
+        place = (header.boot_id, header.step, header.phase, header.part)
+        known_place, known_digest = self._contents.get(signer, (place, header.chunks_digest))
+        if known_place == place and known_digest != header.chunks_digest:
+            raise RejectedFrame(Reason.EQUIVOCATION, signer)
+        self._contents[signer] = (place, header.chunks_digest)
+
+    def _is_inline(self, offer: wire.Offer, body: Sized) -> bool:
+        return len(offer.digests) == 1 and len(body) == envelope.sealed_length(offer.length, 0) and len(body) <= wire.INLINE_MAX
+
+    def _is_here(self, header: wire.Header) -> bool:
+        """A resend of what is already whole."""
+        held = self.slots.current(PeerId(header.signer)), self.slots.later(PeerId(header.signer))
+        return any(u is not None and u.payload and u.header.chunks_digest == header.chunks_digest for u in held)
+
+    def _credit(self, update: Arriving, opened: int) -> Send:
+        update.credited = min(opened + CREDIT_CHUNKS, len(update.digests))
+        return Send(update.sender, (wire.encode(wire.Credit(update.header.chunks_digest, update.credited)),))
+
+    def _is_granted(self, update: Arriving) -> bool:
+        return update.credited == len(update.digests)
+
+    def _open(self, update: Arriving, index: int, body: Sized) -> list[Effect]:
+        update.received = index + 1
+        total = len(update.digests)
+        return [Open(update.ticket, index, total, update.length, update.digests[index], update.key, body)]
+
+    def _refuse(self, update: Arriving, reason: Reason) -> list[Effect]:
+        self._ledger.of(update.sender).rejected += 1
+        self._ledger.reasons[update.sender, reason] += 1
+        self._forget(update)
+        return [Abandon(update.ticket), Rejected(reason, update.sender)]
+
+    def _forget(self, update: Arriving) -> None:
+        self._opening.pop(update.ticket, None)
+        self.slots.remove(update)

@@ -1,0 +1,51 @@
+"""What became of every update, per neighbor. The books must balance:
+
+    sent by i to j  =  applied + rejected + superseded + lost + held at j  +  in flight
+
+`lost` counts what a broken link or a failed learner took; `held` is what waits in the inbox.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from p2pfl.protocol.errors import Reason
+from p2pfl.protocol.events import PeerId
+
+
+@dataclass(slots=True)
+class PairCounts:
+    """Updates between this peer and one other: `sent` outward, all else inward."""
+
+    sent: int = 0
+    applied: int = 0
+    rejected: int = 0
+    superseded: int = 0
+    lost: int = 0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The counters of one peer. `reasons` counts every refusal, of updates and of any other frame, by whom it is blamed on."""
+
+    pairs: dict[PeerId, PairCounts] = field(default_factory=dict)
+    reasons: Counter[tuple[PeerId, Reason]] = field(default_factory=Counter)
+
+    def of(self, peer: PeerId) -> PairCounts:
+        """The counts with this peer; made at first use."""
+        return self.pairs.setdefault(peer, PairCounts())
+
+    @property
+    def sent(self) -> int:
+        return sum(pair.sent for pair in self.pairs.values())
+
+    @property
+    def applied(self) -> int:
+        return sum(pair.applied for pair in self.pairs.values())
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Refusals by reason, over all peers."""
+        total: Counter[str] = Counter()
+        for (_, reason), count in sorted(self.reasons.items()):
+            total[reason.value] += count
+        return dict(total)

@@ -1,0 +1,128 @@
+"""Updates on their way out: sealed once, offered to each reader, and sent chunk by chunk as readers grant credit."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from p2pfl.protocol import envelope, wire
+from p2pfl.protocol.charter import Charter
+from p2pfl.protocol.envelope import Signer
+from p2pfl.protocol.events import Effect, Outgoing, Payload, PeerId, Release, Seal, Sealed, Send
+from p2pfl.protocol.ledger import Ledger
+from p2pfl.protocol.randomness import Entropy
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """One life of a peer's process: `epoch` grows with every start and is durable before anything is sent, `id` is random,
+    so that a disk restored from a backup is not taken for a liar."""
+
+    epoch: int
+    id: bytes
+
+
+@dataclass(slots=True)
+class Own:
+    """One of the peer's own updates: its key, its ciphertext once it is sealed, and how far each reader got."""
+
+    ticket: int
+    step: int
+    part: int
+    age: int
+    key: bytes = field(repr=False)
+    payload: Payload
+    readers: tuple[PeerId, ...] | None
+    chunks: tuple[Payload, ...] = ()
+    digests: tuple[bytes, ...] = ()
+    chunks_digest: bytes = b""
+    next_chunk: dict[PeerId, int] = field(default_factory=dict)
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether every chunk was handed to the link of everyone it was offered to."""
+        return bool(self.chunks) and all(sent == len(self.chunks) for sent in self.next_chunk.values())
+
+
+class Outbox:
+    """This step's own updates, and the step before's for readers who are still fetching them; older ones are let go, so that
+    a slow reader costs one more ciphertext and never two."""
+
+    def __init__(self, own: PeerId, samples: int, signer: Signer, charter: Charter, boot: Boot, entropy: Entropy) -> None:
+        self._own = own
+        self._samples = samples
+        self._signer = signer
+        self._charter = charter
+        self._boot = boot
+        self._entropy = entropy
+        self._seq = 0
+        self._updates: list[Own] = []
+
+    def begin(self, outgoing: Outgoing, ticket: int, step: int, part: int, age: int) -> list[Effect]:
+        """Take an encoded vector and ask for it to be sealed under a fresh key."""
+        key = self._entropy.draw(envelope.KEY_BYTES)
+        self._updates = [u for u in self._updates if u.step == step or (u.step == self._latest and not u.is_delivered)]
+        self._updates.append(Own(ticket, step, part, age, key, outgoing.payload, outgoing.readers))
+        return [Seal(ticket, outgoing.payload, key)]
+
+    def sealed(self, event: Sealed) -> tuple[Own | None, list[Effect]]:
+        """The ciphertext is there; the plain payload can go. None if the update was let go meanwhile."""
+        update = next((u for u in self._updates if u.ticket == event.ticket), None)
+        if update is None:
+            return None, []
+        update.chunks = event.chunks
+        update.digests = tuple(chunk.digest for chunk in event.chunks)
+        update.chunks_digest = envelope.chunks_digest(update.payload.length, update.digests)
+        return update, [Release(update.payload)]
+
+    def newest(self) -> list[Own]:
+        """This step's sealed updates."""
+        return [u for u in self._updates if u.step == self._latest and u.chunks]
+
+    def offer(self, update: Own, readers: Iterable[PeerId], ledger: Ledger) -> list[Effect]:
+        """Offer to these readers, under one signature; a short update rides along with its offer."""
+        addressed = tuple(sorted(readers))
+        if not addressed:
+            return []
+        header = wire.Header(
+            network=self._charter.network_id,
+            charter=self._charter.digest,
+            schema=self._charter.schema,
+            signer=self._own,
+            boot_id=self._boot.id,
+            boot_epoch=self._boot.epoch,
+            seq=self._seq,
+            step=update.step,
+            phase=0,
+            part=update.part,
+            age=update.age,
+            samples=self._samples,
+            chunks_digest=update.chunks_digest,
+            readers_digest=envelope.readers_digest(addressed),
+            key_commitment=envelope.commitment(update.key),
+        )
+        self._seq += 1
+        nonces = [self._entropy.draw(envelope.NONCE_BYTES) for _ in addressed]
+        offer = envelope.offer(header, self._signer, addressed, update.key, nonces, update.payload.length, update.digests)
+        rides_along = len(update.chunks) == 1 and update.chunks[0].length <= wire.INLINE_MAX
+        frames = (wire.encode(offer), update.chunks[0].buffer) if rides_along else (wire.encode(offer),)
+        for reader in addressed:
+            update.next_chunk[reader] = len(update.chunks) if rides_along else 0
+            ledger.of(reader).sent += 1
+        return [Send(reader, frames, bulk=True) for reader in addressed]
+
+    def credited(self, reader: PeerId, credit: wire.Credit) -> list[Effect]:
+        """Send what this reader has granted and not had yet. Credit for an update that was let go comes to nothing: a newer
+        one was offered."""
+        for update in self._updates:
+            if update.chunks_digest == credit.chunks_digest and reader in update.next_chunk:
+                first = update.next_chunk[reader]
+                until = max(first, min(credit.upto, len(update.chunks)))
+                update.next_chunk[reader] = until
+                return [
+                    Send(reader, (wire.encode(wire.Chunk(update.chunks_digest, i)), update.chunks[i].buffer), bulk=True)
+                    for i in range(first, until)
+                ]
+        return []
+
+    @property
+    def _latest(self) -> int:
+        return max((u.step for u in self._updates), default=-1)

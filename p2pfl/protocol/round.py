@@ -1,0 +1,77 @@
+"""What a round is: whom to send to, with which weights to mix, how long to wait, and how ages merge."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from p2pfl.protocol.charter import GossipRules
+from p2pfl.protocol.events import PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPlan:
+    """`send_to` are this round's readers; `weights` are over those one receives from, oneself included, and sum to 1."""
+
+    send_to: tuple[PeerId, ...]
+    weights: Mapping[PeerId, float]
+
+    @property
+    def receive_from(self) -> tuple[PeerId, ...]:
+        """Whom the weights name beside oneself; `send_to` of an undirected graph."""
+        return tuple(self.weights)
+
+
+Plan = Callable[[int], RoundPlan]
+"""A pure function of the round. Whoever makes it knows the members and the graph."""
+
+
+def static_plan(own: PeerId, send_to: Iterable[PeerId], weights: Mapping[PeerId, float]) -> Plan:
+    """The same neighbors and weights every round. `weights` must name `own` and sum to 1."""
+    if own not in weights or abs(sum(weights.values()) - 1.0) > 1e-9:
+        raise ValueError("the weights of a plan include the peer itself and sum to 1")
+    plan = RoundPlan(tuple(sorted(send_to)), dict(sorted(weights.items())))
+    return lambda _round: plan
+
+
+class Waits:
+    """How long neighbors took to answer, and the deadline that follows: clamp(floor, median + k * MAD, ceiling).
+
+    MAD is the median absolute deviation; it and the median ignore up to half of the observations, so that a few slow or
+    stalling neighbors can't stretch the deadline.
+    """
+
+    REMEMBERED = 64  # observations; enough for a median, few enough to follow a change of pace
+    ENOUGH = 4  # below this the ceiling holds
+
+    def __init__(self, rules: GossipRules) -> None:
+        self._rules = rules
+        self._seen: deque[float] = deque(maxlen=self.REMEMBERED)
+
+    def observe(self, seconds: float) -> None:
+        """A neighbor's update came this long after one's own was trained; early ones count as 0."""
+        self._seen.append(max(0.0, seconds))
+
+    def patience(self) -> float:
+        """Seconds to wait for those who are missing."""
+        if len(self._seen) < self.ENOUGH:
+            return self._rules.ceiling_s
+        middle = median(self._seen)
+        deviation = median(abs(seconds - middle) for seconds in self._seen)
+        return min(max(self._rules.floor_s, middle + self._rules.deviations * deviation), self._rules.ceiling_s)
+
+
+def age_weights(own: PeerId, own_age: int, arrived: Mapping[PeerId, int], cap: int) -> tuple[dict[PeerId, float], int]:
+    """Weights of merging one arrived vector after the other, each by its share of the ages, and the age that results.
+
+    Per arrival, in canonical order: a = age_r / (age_r + age), x <- (1 - a) x + a x_r, age <- max(age, age_r) (Hegedus,
+    Danner, Jelasity 2019, algorithm 1). An age is believed up to one's own + `cap`, in the weight and in the age that
+    results, so that a lie moves a peer by a bounded amount and does not spread.
+    """
+    weights, age = {own: 1.0}, own_age
+    for sender, claimed in sorted(arrived.items()):
+        believed = min(claimed, own_age + cap)
+        share = believed / (believed + age) if believed + age else 0.5
+        weights = {peer: weight * (1 - share) for peer, weight in weights.items()} | {sender: share}
+        age = max(age, believed)
+    return weights, age

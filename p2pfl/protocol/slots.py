@@ -1,0 +1,139 @@
+"""Updates on their way in: at most two per neighbor, whatever the neighbor sends.
+
+One slot is for this round's update (or one a little older that may stand in for it), one for the newest of a later round.
+Within a slot the highest (epoch, seq) wins; what it displaces is superseded. So a neighbor can make a peer hold two payloads
+and no more, and a late one never costs it its place.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from p2pfl.protocol.events import Arrived, Payload, PeerId
+from p2pfl.protocol.wire import Header
+
+
+@dataclass(slots=True)
+class Arriving:
+    """An update whose offer was accepted. It is `arrived` when all its chunks are opened."""
+
+    ticket: int
+    header: Header
+    length: int
+    digests: tuple[bytes, ...]
+    key: bytes
+    credited: int = 0  # chunks the sender may have sent
+    received: int = 0  # chunks that came, in order
+    payload: Payload | None = None
+
+    @property
+    def sender(self) -> PeerId:
+        return PeerId(self.header.signer)
+
+    def arrived(self) -> Arrived:
+        """What `Learn` gets of it, once it is whole."""
+        if self.payload is None:
+            raise AssertionError("an update is mixed only when all its chunks are opened")
+        header = self.header
+        return Arrived(self.sender, header.boot_epoch, header.seq, header.step, header.age, self.payload)
+
+
+@dataclass(slots=True)
+class Pair:
+    """One neighbor's two places."""
+
+    current: Arriving | None = None
+    later: Arriving | None = None
+
+
+class Slots:
+    """The slots of all neighbors, and the one round that decides which slot an update belongs to."""
+
+    def __init__(self, staleness: int | None) -> None:
+        """`staleness` None: any step may stand in for this round's, which is how asynchronous gossip works."""
+        self._staleness = staleness
+        self._pairs: dict[PeerId, Pair] = {}
+        self.round = 0
+
+    def __iter__(self) -> Iterator[Arriving]:
+        for pair in self._pairs.values():
+            for update in (pair.current, pair.later):
+                if update is not None:
+                    yield update
+
+    def current(self, sender: PeerId) -> Arriving | None:
+        """This round's update of a neighbor, or an older one that may stand in for it."""
+        pair = self._pairs.get(sender)
+        return pair.current if pair else None
+
+    def later(self, sender: PeerId) -> Arriving | None:
+        """A neighbor's newest update of a later round."""
+        pair = self._pairs.get(sender)
+        return pair.later if pair else None
+
+    def find(self, sender: PeerId, chunks_digest: bytes) -> Arriving | None:
+        """The incomplete update of this sender with this content."""
+        pair = self._pairs.get(sender, Pair())
+        for update in (pair.current, pair.later):
+            if update is not None and update.payload is None and update.header.chunks_digest == chunks_digest:
+                return update
+        return None
+
+    def has_room_for(self, header: Header) -> bool:
+        """Whether an update would be kept: not too old, and newer than what its slot holds."""
+        pair = self._pairs.get(PeerId(header.signer), Pair())
+        if self._is_later(header):
+            held = pair.later
+        elif self._is_too_old(header):
+            return False
+        else:
+            held = pair.current
+        return held is None or _rank(header) > _rank(held.header)
+
+    def place(self, update: Arriving) -> Arriving | None:
+        """Keep an update that there is room for; returns the one it displaced."""
+        pair = self._pairs.setdefault(update.sender, Pair())
+        if self._is_later(update.header):
+            displaced, pair.later = pair.later, update
+        else:
+            displaced, pair.current = pair.current, update
+        return displaced
+
+    def take(self) -> list[Arriving]:
+        """Everything whole that may be mixed this round, in canonical order, out of its slot."""
+        pairs = sorted(self._pairs.items())
+        taken = [pair.current for _, pair in pairs if pair.current is not None and pair.current.payload is not None]
+        for update in taken:
+            self.remove(update)
+        return taken
+
+    def remove(self, update: Arriving) -> None:
+        """Forget an update: taken, refused or lost."""
+        pair = self._pairs[update.sender]
+        if pair.current is update:
+            pair.current = None
+        elif pair.later is update:
+            pair.later = None
+
+    def advance(self, round: int) -> list[Arriving]:
+        """Begin another round: later updates that belong to it now move up; returns what they displaced or what is too old."""
+        self.round = round
+        displaced = []
+        for pair in self._pairs.values():
+            if pair.later is not None and not self._is_later(pair.later.header):
+                if pair.current is not None:
+                    displaced.append(pair.current)
+                pair.current, pair.later = pair.later, None
+            if pair.current is not None and self._is_too_old(pair.current.header):
+                displaced.append(pair.current)
+                pair.current = None
+        return displaced
+
+    def _is_later(self, header: Header) -> bool:
+        return self._staleness is not None and header.step > self.round
+
+    def _is_too_old(self, header: Header) -> bool:
+        return self._staleness is not None and header.step < self.round - self._staleness
+
+
+def _rank(header: Header) -> tuple[int, int]:
+    return header.boot_epoch, header.seq

@@ -1,0 +1,46 @@
+"""A line of the trace: what a peer was told at which virtual moment, and what it asked for.
+
+Buffers and keys are left out: a payload is its length and digest, a message the lengths of its frames and a digest of the
+first. Two runs with the same seed give the same lines, byte for byte.
+"""
+
+import hashlib
+from dataclasses import fields
+from enum import Enum
+from typing import Any
+
+from p2pfl.protocol.events import Effect, Event, Payload
+
+_SECRET_OR_HEAVY = {"key", "chunk", "state", "buffer"}
+
+
+def line(time: float, name: str, event: Event, effects: list[Effect]) -> dict[str, object]:
+    """One JSON-able line."""
+    return {"t": time, "peer": name, "event": _described(event), "effects": [_described(effect) for effect in effects]}
+
+
+def _described(thing: Event | Effect) -> dict[str, object]:
+    shown = {f.name: _plain(getattr(thing, f.name)) for f in fields(thing) if f.name not in _SECRET_OR_HEAVY | {"frames"}}
+    if hasattr(thing, "frames"):
+        head = bytes(thing.frames[0]) if thing.frames else b""
+        shown["lengths"] = [len(frame) for frame in thing.frames]
+        shown["head"] = hashlib.blake2b(head, digest_size=8).hexdigest()
+    return {"kind": type(thing).__name__, **shown}
+
+
+def _plain(value: Any) -> object:
+    match value:
+        case Payload(length, digest):
+            return {"length": length, "digest": digest.hex()}
+        case Enum():
+            return value.value
+        case bytes():
+            return value.hex()
+        case dict():
+            return {_plain(key): _plain(value[key]) for key in sorted(value)}
+        case tuple() | list():
+            return [_plain(item) for item in value]
+        case None | bool() | int() | float() | str():
+            return value
+        case _:
+            return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.name not in _SECRET_OR_HEAVY}
