@@ -1,0 +1,88 @@
+"""How a vector becomes bytes. Little-endian on every machine; the length follows from the layout, never from the wire.
+
+A codec is a pair of functions with a memory per sender, for codecs that build on what was sent before; these two keep none.
+`encode` raises `Unencodable` for a vector that its readers would have to refuse: a value that is not finite, or one over
+65504 under float16, which would silently become infinite. Clipping it instead would hide that training diverged.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+Memory = Mapping[str, NDArray[np.generic]]
+
+
+class Unencodable(Exception):
+    """The vector can't be sent; the message says why, for people."""
+
+
+class Refused(Exception):
+    """An arrived payload can't be used. `reason` is a value of `protocol.errors.Reason`, which learning doesn't know."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """`encode(vector, memory) -> (payload, memory)`; `decode(payload, memory, dimension, max_abs) -> (vector, memory)`, which
+    raises `Refused`; `payload_bytes(dimension)` is the exact length of every payload."""
+
+    encode: Callable[[Vector, Memory], tuple[Bytes, Memory]]
+    decode: Callable[[object, Memory, int, float], tuple[Vector, Memory]]
+    payload_bytes: Callable[[int], int]
+
+
+def dense() -> Codec:
+    """Every value as float32. Encoding and decoding copy nothing on a little-endian machine."""
+    return _plain(np.dtype("<f4"))
+
+
+def float16() -> Codec:
+    """Every value rounded to the nearest float16: half the bytes, 11 bits of precision, nothing over 65504."""
+    return _plain(np.dtype("<f2"))
+
+
+CODECS = {"dense": dense, "float16": float16}
+
+
+def round_trip(codec: Codec, vector: Vector, memory: Memory) -> Vector:
+    """Q(vector): what the readers of this vector see."""
+    payload, _ = codec.encode(vector, memory)
+    decoded, _ = codec.decode(payload, memory, vector.size, float("inf"))
+    return decoded
+
+
+def _plain(wire: np.dtype[np.floating]) -> Codec:
+    largest = float(np.finfo(wire).max)
+
+    def encode(vector: Vector, memory: Memory) -> tuple[Bytes, Memory]:
+        bound = largest_magnitude(vector)
+        if not bound <= largest:
+            raise Unencodable(f"a value of {bound:g} does not fit {wire.name}, which ends at {largest:g}")
+        return vector.astype(wire, copy=False).view(np.uint8), memory
+
+    def decode(payload: object, memory: Memory, dimension: int, max_abs: float) -> tuple[Vector, Memory]:
+        octets = np.frombuffer(payload, dtype=np.uint8)  # type: ignore[call-overload]
+        if octets.size != dimension * wire.itemsize:
+            raise Refused("wrong_length")
+        vector = octets.view(wire).astype(np.float32, copy=False)
+        bound = largest_magnitude(vector)
+        if not np.isfinite(bound):
+            raise Refused("non_finite")
+        if bound > max_abs:
+            raise Refused("too_large")
+        return vector, memory
+
+    return Codec(encode, decode, lambda dimension: dimension * wire.itemsize)
+
+
+def largest_magnitude(vector: Vector) -> float:
+    """max |x|; NaN if any value is. Two reductions and no temporary, unlike abs()."""
+    with np.errstate(invalid="ignore"):  # a signaling NaN is an answer here, not an accident
+        return max(float(vector.max()), -float(vector.min()))  # a NaN makes both NaN

@@ -1,0 +1,249 @@
+"""Carries out one `Learn`: decode what arrived, mix, evaluate, train, encode. Takes a state and returns the next one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from p2pfl.failure import Failure
+from p2pfl.learning import minibatch
+from p2pfl.learning.aggregation import AGGREGATORS
+from p2pfl.learning.algorithms import ALGORITHMS
+from p2pfl.learning.codec import CODECS, Bytes, Memory, Refused, Unencodable, Vector, largest_magnitude, round_trip
+from p2pfl.learning.data.tensors import Pair, as_tensors
+from p2pfl.learning.evaluation import measure
+from p2pfl.learning.local import descend, no_momentum
+from p2pfl.learning.parameters import Model
+from p2pfl.learning.streams import torch_seed
+from p2pfl.learning.task import Task, TaskPeer
+from p2pfl.settings import CodecSection, LimitsSection, TrainingSection
+
+ALGORITHM = "dsgd"
+AGGREGATOR = "mean"
+
+
+class LearningFailed(Exception):
+    """Nothing came of a `Learn`, and the state is what it was. The message is for people."""
+
+
+class Handle(Protocol):
+    """The payload of an arrived update, as a peer knows it."""
+
+    @property
+    def buffer(self) -> object: ...
+
+
+class ArrivedUpdate(Protocol):
+    """What is read of `protocol.events.Arrived`."""
+
+    @property
+    def sender(self) -> bytes: ...
+    @property
+    def payload(self) -> Handle: ...
+
+
+class LearnRequest(Protocol):
+    """What is read of `protocol.events.Learn`, which has this shape."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def arrived(self) -> Sequence[ArrivedUpdate]: ...
+    @property
+    def weights(self) -> Mapping[Any, float]: ...
+    @property
+    def local_steps(self) -> int: ...
+    @property
+    def evaluate(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerState:
+    """All that a learner remembers from one `Learn` to the next. Its arrays are never written to: states share them.
+
+    vector: float32 [D]. momentum: float32, empty without momentum. local: buffers that are never sent. codec: its memory.
+    """
+
+    vector: Vector
+    momentum: NDArray[np.float32]
+    local: Mapping[str, NDArray[Any]]
+    codec: Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What one `Learn` gave.
+
+    payload: the trained vector, encoded; not to be written to, because it may share memory with the state.
+    verdicts: (sender, None where it was applied, else a value of `protocol.errors.Reason`), in the order of arrival.
+    metrics: "accuracy" and "loss" of the mixed vector where asked for, "train_loss" where trained.
+    mixed: float32 [D], after the mix and before the training.
+    """
+
+    payload: Bytes
+    verdicts: tuple[tuple[bytes, str | None], ...]
+    metrics: Mapping[str, float]
+    mixed: Vector
+
+
+class Learner:
+    """One peer's data, and how it learns from it. Has no state that changes: see `LearnerState`.
+
+    Learners of one process and one task can share `model`, which is otherwise made here.
+    """
+
+    def __init__(
+        self,
+        own_id: bytes,
+        task: Task,
+        peer: TaskPeer,
+        training: TrainingSection,
+        codec: CodecSection,
+        limits: LimitsSection,
+        seed: int,
+        model: Model | None = None,
+    ) -> None:
+        self.own_id = own_id
+        self._peer, self._training, self._limits, self._seed = peer, training, limits, seed
+        self._model = model or Model(task, seed)
+        self._codec = CODECS[codec.kind]()
+        self._train, self._own_test = data_of(task, peer)
+        self._labels = tuple(task.labels)
+        self.dimension = self._model.layout.dimension
+        self.samples = len(self._train[1])
+        self.local_steps = minibatch.steps_per_round(training, self.samples)
+        self.update_bytes = self._codec.payload_bytes(self.dimension)
+        self.schema = self._model.layout.digest(codec=codec.kind, algorithm=ALGORITHM, labels=list(task.labels))
+
+    def label_counts(self) -> NDArray[np.float64]:
+        """Training rows per class; empty where targets are no classes."""
+        return label_counts(self._train[1], len(self._labels))
+
+    def first(self) -> LearnerState:
+        """The state before anything was learned: the vector that all peers of this seed start from."""
+        vector = ALGORITHMS[ALGORITHM].init(self._model.first.numpy())
+        return LearnerState(vector, no_momentum(self._model, self._training).numpy(), _arrays(self._model.local), {})
+
+    def learn(self, state: LearnerState, request: LearnRequest) -> tuple[LearnerState, Computed]:
+        """Raises `LearningFailed` where the task's own code raises, and rather than let out what its readers must refuse."""
+        algorithm = ALGORITHMS[ALGORITHM]
+        arrived = {update.sender: self._decoded(update, state) for update in request.arrived}
+        mixed, verdicts = self._mixed(state, arrived, request.weights)
+        mixed = algorithm.combine(state.vector, mixed)
+        metrics = self._measured(mixed, state) if request.evaluate else {}
+        after = LearnerState(mixed, state.momentum, state.local, state.codec)
+        if request.local_steps:
+
+            def descend_from(vector: Vector) -> Vector:
+                nonlocal after
+                after, metrics["train_loss"] = self._descended(vector, state, request)
+                return after.vector
+
+            after = replace(after, vector=algorithm.local(mixed, descend_from))
+        payload, memory = self._encoded(algorithm.outgoing(after.vector), after)
+        return replace(after, codec=memory), Computed(payload, verdicts, metrics, mixed)
+
+    def _decoded(self, update: ArrivedUpdate, state: LearnerState) -> Vector | Refused:
+        try:
+            return self._codec.decode(update.payload.buffer, state.codec, self.dimension, self._limits.max_abs)[0]
+        except Refused as refused:
+            return refused
+
+    def _mixed(
+        self, state: LearnerState, arrived: Mapping[bytes, Vector | Refused], weights: Mapping[Any, float]
+    ) -> tuple[Vector, tuple[tuple[bytes, str | None], ...]]:
+        rows = {sender: row for sender, row in sorted(arrived.items()) if not isinstance(row, Refused)}
+        verdicts = {sender: row.reason if isinstance(row, Refused) else None for sender, row in arrived.items()}
+        own = round_trip(self._codec, state.vector, state.codec)
+        mixed = AGGREGATORS[AGGREGATOR](state.vector, own, list(rows.values()), [weights[sender] for sender in rows])
+        if not largest_magnitude(mixed) <= self._limits.max_abs:
+            # Each was within bounds and their sum is not: keep the old vector. Nobody's update was used, so nobody's counts.
+            mixed, verdicts = state.vector, verdicts | dict.fromkeys(rows, "too_large")
+        return mixed, tuple(verdicts.items())
+
+    def _measured(self, mixed: Vector, state: LearnerState) -> dict[str, float]:
+        test = self._model.common_test() or self._own_test
+        try:
+            return measure(self._model, torch.from_numpy(mixed), _tensors(state.local), test)
+        except Exception as error:
+            raise LearningFailed(f"the task's evaluation raised {_first_line(error)}") from error
+
+    def _descended(self, vector: Vector, state: LearnerState, request: LearnRequest) -> tuple[LearnerState, float]:
+        peer, step = self._peer.index, request.step
+        rows = minibatch.indices(self._seed, peer, step, self.samples, self._training.batch_size, request.local_steps)
+        inputs, targets = self._train
+        batches = ((inputs[batch], targets[batch]) for batch in torch.from_numpy(rows))
+        start = torch.from_numpy(vector), torch.from_numpy(state.momentum), _tensors(state.local)
+        try:
+            end = descend(self._model, *start, batches, self._training, torch_seed(self._seed, peer, "training", step))
+        except Exception as error:
+            raise LearningFailed(f"the task's training raised {_first_line(error)}") from error
+        return LearnerState(end.vector.numpy(), end.momentum.numpy(), _arrays(end.local), state.codec), end.loss
+
+    def _encoded(self, vector: Vector, state: LearnerState) -> tuple[Bytes, Memory]:
+        bound = largest_magnitude(vector)
+        if not bound <= self._limits.max_abs:
+            raise LearningFailed(f"training diverged: a parameter of {bound:g} is over max_abs = {self._limits.max_abs:g}")
+        try:
+            return self._codec.encode(vector, state.codec)
+        except Unencodable as error:
+            raise LearningFailed(f"training diverged: {error}") from error
+
+
+def data_of(task: Task, peer: TaskPeer) -> tuple[Pair, Pair]:
+    """(train, test) of one peer as tensors."""
+    train, test = task.data(peer)
+    return as_tensors(train, f"the training set of peer {peer.index}"), as_tensors(test, f"the test set of peer {peer.index}")
+
+
+def label_counts(targets: torch.Tensor, classes: int) -> NDArray[np.float64]:
+    """Rows per class [classes or more]; empty where targets are no classes."""
+    if targets.is_floating_point() or targets.ndim != 1 or (len(targets) and int(targets.min()) < 0):
+        return np.empty(0)
+    return np.bincount(targets.numpy(), minlength=classes).astype(np.float64)
+
+
+def state_to_arrays(state: LearnerState) -> dict[str, NDArray[Any]]:
+    """The state as named arrays, for a checkpoint."""
+    parts = {"local": state.local, "codec": state.codec}
+    nested = {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+    return {"vector": state.vector, "momentum": state.momentum, **nested}
+
+
+def state_from_arrays(arrays: Mapping[str, NDArray[Any]], like: LearnerState) -> LearnerState:
+    """What `state_to_arrays` gave; refused unless it has the names, shapes and types of `like`, any state of the learner."""
+    expected = state_to_arrays(like)
+    for name in sorted(expected.keys() | arrays.keys()):
+        here, there = expected.get(name), arrays.get(name)
+        if here is None or there is None or here.shape != there.shape or here.dtype != there.dtype:
+            raise Failure(
+                "bad_checkpoint",
+                f"The checkpoint does not fit the task: {name} is {_described(there)}, the task needs {_described(here)}.",
+                "Start with the task and training settings that wrote it, or with an empty directory.",
+            )
+    if not np.isfinite(largest_magnitude(np.asarray(arrays["vector"]))):
+        raise Failure("bad_checkpoint", "The checkpoint's vector is not finite.", "Remove it and start again.")
+
+    def part(name: str) -> dict[str, NDArray[Any]]:
+        return {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}
+
+    return LearnerState(arrays["vector"], arrays["momentum"], part("local"), part("codec"))
+
+
+def _described(array: NDArray[Any] | None) -> str:
+    return "missing" if array is None else f"{array.dtype} {list(array.shape)}"
+
+
+def _arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
