@@ -8,7 +8,7 @@ come, train, push to one random neighbor. There is no barrier and nobody to ask:
 at most one adaptive deadline, and its weight goes to the peer itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from enum import Enum, auto
 from itertools import count
 from typing import assert_never
@@ -241,18 +241,13 @@ class Peer:
         """Whether this round's update of a neighbor can still come, and is not here."""
         if peer == self.own:
             return False
-        update, neighbor = self.inbox.slots.current(peer), self._neighbors.of(peer)
-        is_under_way = update is not None and update.header.step == self.step
-        if is_under_way and update.payload is not None:
-            return False
+        neighbor = self._neighbors.of(peer)
+        update = self.inbox.slots.current(peer)
+        if update is not None and update.header.step == self.step:
+            return update.payload is None and neighbor.is_ready
         if not neighbor.is_ready:
             return self._is_gathering and not neighbor.is_parted
-        if is_under_way:
-            return True
-        if neighbor.is_parted or self.inbox.slots.later(peer) is not None:
-            return False
-        # One that lags by two rounds or more is not held up for; it jumps forward when it hears from us.
-        return self.step - 1 <= neighbor.step <= self.step
+        return not neighbor.is_parted and self.inbox.slots.later(peer) is None
 
     def _mix(self, now: Instant) -> list[Effect]:
         """The wait is over: take what is here into the next `Learn`."""
@@ -315,11 +310,10 @@ class Peer:
 
     # ---- neighbors ------------------------------------------------------------------------------------------------------
 
-    def _receive(self, hop: PeerId, frames: tuple[object, ...], now: Instant) -> list[Effect]:
+    def _receive(self, hop: PeerId, frames: tuple[Sized, ...], now: Instant) -> list[Effect]:
         if hop not in self._charter.members:
             raise RejectedFrame(Reason.NOT_MEMBER, hop)
-        head, body = wire.split(frames)
-        message = wire.decode(head)
+        message, body = wire.read(frames)
         match message:
             case wire.Hello():
                 return self._hello_received(hop, message, now)
@@ -382,7 +376,7 @@ class Peer:
                     effects += self._outbox.offer(own, (peer,), self.ledger)
         return [*effects, self._bye(peer)] if self.state is State.PARTING else effects
 
-    def _offered(self, hop: PeerId, offer: wire.Offer, body: object, now: Instant) -> list[Effect]:
+    def _offered(self, hop: PeerId, offer: wire.Offer, body: Sized | None, now: Instant) -> list[Effect]:
         def is_expected(sender: PeerId, step: int) -> bool:
             return sender in self._plan(step).weights
 
