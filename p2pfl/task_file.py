@@ -36,12 +36,12 @@ def load(specification: str) -> Task:
         hint = (
             "Call it in the file and name what it returns." if callable(task) else f"Write {name} = Task(model=..., data=...)."
         )
-        raise _bad(f"{file}: {name!r} is a {type(task).__name__}, not a Task", hint)
+        raise _bad(f"{file}: {name!r} is of type {type(task).__name__}, not a Task", hint)
     return task
 
 
 @contextmanager
-def blamed(what: str) -> Iterator[None]:
+def blamed(what: str, hint: str = "Mend it there and check again.") -> Iterator[None]:
     """Turns whatever the user's code raises into one line: what was called, where in which file it failed, and why.
 
     A user's code may raise anything, `sys.exit` included; ours is not run inside.
@@ -53,7 +53,7 @@ def blamed(what: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         place, reason = _place(error), str(error).strip().partition("\n")[0]
         message = f"{what} raised {type(error).__name__}{place}{': ' if reason else ''}{reason}"
-        raise Failure("task_raised", f"{message.rstrip('.')}.", "Mend it there and check again.") from error
+        raise Failure("task_raised", f"{message.rstrip('.')}.", hint) from error
 
 
 def _imported(path: Path) -> ModuleType:
@@ -76,12 +76,13 @@ def _place(error: BaseException) -> str:
         return f" in {Path(error.filename).name} line {error.lineno}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
-        if path.suffix == ".py" and not path.is_relative_to(_OURS) and not _NOT_THEIRS & set(path.parts):
+        ours = any(path.is_relative_to(folder) for folder in _OURS)
+        if path.suffix == ".py" and not ours and not _NOT_THEIRS & set(path.parts):
             return f" in {path.name} line {frame.lineno}"
     return ""
 
 
-_OURS = Path(__file__).parent
+_OURS = [Path(__file__).parents[1] / package for package in ("p2pfl", "node", "sim")]
 _NOT_THEIRS = {"site-packages", "dist-packages", f"python{sys.version_info.major}.{sys.version_info.minor}"}
 
 

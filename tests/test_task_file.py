@@ -1,5 +1,7 @@
 """A user's file: it is found and imported, or one line says what is wrong and where."""
 
+import sys
+
 import pytest
 
 from p2pfl.failure import Failure
@@ -26,7 +28,7 @@ width = Settings().width
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", ["", *__import__("sys").path])
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
     def write(name, text):
         (tmp_path / name).write_text(text)
@@ -74,7 +76,7 @@ def test_a_missing_name_is_named_with_the_nearest_one(write):
 
 def test_what_is_no_task_is_refused(write):
     write("mine.py", GOOD)
-    assert refused("mine.py:width").startswith("mine.py: 'width' is a int, not a Task.")
+    assert refused("mine.py:width").startswith("mine.py: 'width' is of type int, not a Task.")
     assert refused("mine.py:make").endswith("Call it in the file and name what it returns.")
     write("mine.txt", GOOD)
     assert refused("mine.txt:task").startswith("mine.txt: not a Python file")
