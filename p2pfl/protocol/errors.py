@@ -10,8 +10,8 @@ from enum import StrEnum
 class Reason(StrEnum):
     """Why something from the network, or from a trainer's decoding of it, was refused. The order is the order of the checks."""
 
-    BAD_FRAMES = "bad_frames"  # not one or two frames, or a frame over its limit
     NOT_MEMBER = "not_member"  # the hop or the signer is not in the membership
+    BAD_FRAMES = "bad_frames"  # not one or two frames, or a frame over its limit
     BAD_HEADER = "bad_header"  # the first frame is not one of our messages, or a field is out of its bounds
     VERSION = "version"  # another protocol version
     KIND = "kind"  # a kind of message this version does not know
@@ -19,8 +19,8 @@ class Reason(StrEnum):
     WRONG_CHARTER = "wrong_charter"  # another charter digest
     BAD_SCHEMA = "bad_schema"  # another layout, codec or algorithm, or a length that this schema can't have
     HOP_MISMATCH = "hop_mismatch"  # signed by somebody else than who delivered it
-    NOT_NEIGHBOR = "not_neighbor"  # a member that the plan does not receive from
     FUTURE_STEP = "future_step"  # a step further ahead than the charter allows
+    NOT_NEIGHBOR = "not_neighbor"  # a member that the plan does not receive from
     REPLAYED = "replayed"  # an (epoch, sequence number) seen before, or older than the replay window
     BAD_SIGNATURE = "bad_signature"  # the signature is not the signer's over these bytes
     EQUIVOCATION = "equivocation"  # a second, different content for one (signer, boot id, step, phase)

@@ -24,7 +24,7 @@ TAG_BYTES = 16  # what sealing adds to each chunk
 CHUNKS_MAX = 4096  # 4 GiB an update
 READERS_MAX = 1024
 HEADER_MAX = 512  # bytes of an encoded `Header`; its fields can't need more than 295
-HEADER_FRAME_MAX = 256 * 1024  # bytes of a first frame: an offer with every digest and reader has 245 KiB
+HEADER_FRAME_MAX = 256 * 1024  # bytes of a first frame: an offer with every digest and reader has 233
 INLINE_MAX = 64 * 1024  # a sealed update of at most this size rides along with its offer
 DIGEST_BYTES = 32
 SIGNATURE_BYTES = 64
@@ -140,25 +140,12 @@ def decode_header(frame: bytes) -> Header:
 
 def read(frames: tuple[Sized, ...]) -> tuple[Message, Sized | None]:
     """A whole message: what its first frame says, and the sealed chunk in its second. Raises `RejectedFrame`."""
-    head, body = split(frames)
+    head, body = _split(frames)
     message = decode(head)
     has_body = body is not None
     if isinstance(message, Chunk) != has_body and not isinstance(message, Offer):
         raise RejectedFrame(Reason.BAD_FRAMES)
     return message, body
-
-
-def split(frames: tuple[Sized, ...]) -> tuple[bytes, Sized | None]:
-    """The first frame, and the second where there is one. Raises `RejectedFrame` with BAD_FRAMES."""
-    if not 1 <= len(frames) <= 2 or not all(map(len, frames)):
-        raise RejectedFrame(Reason.BAD_FRAMES)
-    head, *bodies = frames
-    if not isinstance(head, bytes):
-        raise TypeError("the engine hands over first frames as bytes")
-    body = bodies[0] if bodies else None
-    if body is not None and len(body) > CHUNK_BYTES + TAG_BYTES:
-        raise RejectedFrame(Reason.BAD_FRAMES)
-    return head, body
 
 
 def chunk_count(length: int) -> int:
@@ -281,6 +268,18 @@ FIELDS: dict[type[Any], dict[str, Field]] = {
 
 KINDS: dict[int, type[Any]] = {1: Hello, 2: Offer, 3: Credit, 4: Chunk, 5: Bye}
 _NUMBERS = {kind: number for number, kind in KINDS.items()}
+
+
+def _split(frames: tuple[Sized, ...]) -> tuple[bytes, Sized | None]:
+    if not 1 <= len(frames) <= 2 or not all(map(len, frames)):
+        raise RejectedFrame(Reason.BAD_FRAMES)
+    head, *bodies = frames
+    if not isinstance(head, bytes):
+        raise TypeError("the engine hands over first frames as bytes")
+    body = bodies[0] if bodies else None
+    if body is not None and len(body) > CHUNK_BYTES + TAG_BYTES:
+        raise RejectedFrame(Reason.BAD_FRAMES)
+    return head, body
 
 
 def _write(message: Message | Header, fields: dict[str, Field]) -> list[Any]:
