@@ -1,0 +1,158 @@
+"use strict";
+(() => {
+  const one = (selector, root = document) => root.querySelector(selector);
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const data = JSON.parse(one("#data").textContent);
+  let parsed = null;
+  const record = () => (parsed ??= JSON.parse(one("#record").textContent));
+
+  // The twin of `written` in chart.py.
+  const written = (value, unit) => {
+    if (value === null || value === undefined) return "–";
+    if (unit === "percent") return (100 * value).toFixed(1) + " %";
+    if (unit !== "bytes") return Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-3) ? value.toExponential(1) : String(Number(value.toPrecision(3)));
+    const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let step = 0;
+    for (; Math.abs(value) >= 1024 && step < 4; step++) value /= 1024;
+    return (value >= 1000 ? value.toFixed(0) : String(Number(value.toPrecision(3)))) + " " + units[step];
+  };
+
+  // Curves: one cursor for all of them, at a round; the readout above each curve says what is there.
+  const charts = all("[data-chart]").map((figure) => ({ figure, ...data.series[figure.dataset.chart], name: figure.dataset.chart }));
+  const last = data.rounds.length - 1;
+  let chosen = null;
+
+  const point = (at) => {
+    const free = at === null;
+    const index = free ? last : at;
+    for (const { figure, unit, lines, name } of charts) {
+      const cursor = one(".cursor", figure);
+      const left = (100 * data.rounds[index]) / Math.max(data.rounds[last], 1) + "%";
+      cursor.setAttribute("x1", left);
+      cursor.setAttribute("x2", left);
+      cursor.toggleAttribute("hidden", free);
+      one(".at", figure).textContent = "round " + data.rounds[index];
+      for (const [line, values] of Object.entries(lines)) one(`[data-line="${line}"]`, figure).textContent = written(values[index], unit);
+      const values = ofPeer(name);
+      one(".one", figure).hidden = !values;
+      if (values) {
+        one(".who", figure).textContent = nameOf(chosen);
+        one('[data-line="peer"]', figure).textContent = written(values[data.rounds[index]], unit);
+      }
+    }
+  };
+  for (const { figure } of charts) {
+    const plot = one(".plot", figure);
+    const follow = (event) => {
+      const box = plot.getBoundingClientRect();
+      const round = ((event.clientX - box.left) / box.width) * data.rounds[last];
+      let nearest = 0;
+      data.rounds.forEach((value, index) => { if (Math.abs(value - round) < Math.abs(data.rounds[nearest] - round)) nearest = index; });
+      point(nearest);
+    };
+    plot.setAttribute("tabindex", "0");
+    plot.addEventListener("pointermove", follow);
+    plot.addEventListener("pointerdown", follow);
+    plot.addEventListener("pointerleave", () => point(null));
+    plot.addEventListener("blur", () => point(null));
+    let at = last;
+    plot.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      at = Math.min(last, Math.max(0, at + step));
+      point(at);
+    });
+  }
+
+  // A peer: chosen in the graph or in the table, it shows in both, and its line in every curve.
+  const nameOf = (peer) => one(`tr[data-peer="${peer}"] bdi`)?.textContent ?? record().peers[peer].name;
+  const ofPeer = (name) => {
+    if (chosen === null) return null;
+    const rows = record()[{ accuracy: "accuracy", loss: "loss", bytes: "bytes_sent" }[name]];
+    return rows && rows.length ? rows.map((row) => row[chosen]) : null;
+  };
+  const choose = (peer) => {
+    chosen = peer;
+    all(".chosen").forEach((element) => element.classList.remove("chosen"));
+    one(`tr[data-peer="${peer}"]`)?.classList.add("chosen");
+    const dots = all(".net circle");
+    if (dots.length === record().peers.length && one(".net .near")) {
+      dots[peer].classList.add("chosen");
+      const path = record().edges.filter((edge) => edge.includes(peer)).map(([i, j]) => `M${data.places[i]}L${data.places[j]}`);
+      one(".net .near").setAttribute("d", path.join(""));
+      one(".graph .shown").textContent = one("title", dots[peer]).textContent + `, ${path.length} link${path.length === 1 ? "" : "s"}`;
+    }
+    for (const { figure, name, low, high } of charts) {
+      const values = ofPeer(name) ?? [];
+      let pen = "M";
+      const path = data.rounds.map((round) => {
+        const value = values[round];
+        if (value === null || value === undefined) { pen = "M"; return ""; }
+        const step = `${pen}${(1000 * round) / Math.max(data.rounds[last], 1)} ${1000 * (1 - (value - low) / (high - low))}`;
+        pen = "L";
+        return step;
+      });
+      one(".shapes .peer", figure).setAttribute("d", path.join(""));
+    }
+    point(null);
+  };
+  const net = one(".net[tabindex]");
+  if (net) {
+    const nearest = (event) => {
+      const box = net.getBoundingClientRect();
+      const x = (1000 * (event.clientX - box.left)) / box.width;
+      const y = (1000 * (event.clientY - box.top)) / box.height;
+      let found = 0;
+      let least = Infinity;
+      data.places.forEach(([a, b], peer) => {
+        const distance = (a - x) ** 2 + (b - y) ** 2;
+        if (distance < least) [found, least] = [peer, distance];
+      });
+      return least < 80 ** 2 ? found : null;
+    };
+    const follow = (event) => {
+      const peer = nearest(event);
+      if (peer !== null && peer !== chosen) choose(peer);
+    };
+    net.addEventListener("pointermove", follow);
+    net.addEventListener("pointerdown", follow);
+    net.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      choose(((chosen ?? -step) + step + data.places.length) % data.places.length);
+    });
+  }
+
+  // The table: a click on a column sorts by it, another turns the order; empty cells stay last.
+  const body = one(".table tbody");
+  all(".table thead button").forEach((button, column) => {
+    button.addEventListener("click", () => {
+      const head = button.parentElement;
+      const way = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+      all(".table thead th").forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", way === 1 ? "ascending" : "descending");
+      const key = (row) => row.children[column].dataset.sort;
+      body.append(...[...body.children].sort((a, b) => {
+        const [left, right] = [key(a), key(b)];
+        if (left === "" || right === "") return (left === "") - (right === "");
+        return way * (Number.isNaN(Number(left)) ? left.localeCompare(right) : left - right);
+      }));
+    });
+  });
+  body.addEventListener("click", (event) => {
+    const row = event.target.closest("tr");
+    if (row) choose(Number(row.dataset.peer));
+  });
+
+  one("#download").addEventListener("click", () => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([one("#record").textContent], { type: "application/json" }));
+    link.download = "record.json";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  });
+
+  if (last >= 0) point(null);
+})();
