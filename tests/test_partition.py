@@ -17,6 +17,7 @@ from p2pfl.learning.data.partition import (
     parse,
     quantity,
 )
+from p2pfl.learning.streams import philox
 
 TEN_CLASSES = np.arange(2000) % 10
 NUMBER = {"iid": 0.0, "dirichlet": 0.3, "shards": 2.0, "quantity": 0.5}
@@ -176,3 +177,11 @@ def test_a_wrong_name_is_one_line_that_says_how_to_mend_it(text, says):
 def test_an_impossible_division_is_a_failure(attempt, says):
     with pytest.raises(Failure, match=says):
         attempt()
+
+
+@pytest.mark.parametrize("kind", ["dirichlet", "quantity"])
+def test_who_lacks_rows_gets_just_the_fewest_and_nobody_else_gains(kind):
+    drawn = DIVISIONS[kind](TEN_CLASSES, 20, philox(3, -1, "partition", 0), 0.05)
+    given_out = divide(Partition(kind, 0.05), TEN_CLASSES, 20, 3)
+    for before, after in zip(map(len, drawn), map(len, given_out), strict=True):
+        assert after == FEWEST_ROWS if before < FEWEST_ROWS else FEWEST_ROWS <= after <= before

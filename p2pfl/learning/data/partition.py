@@ -10,6 +10,7 @@ efficient learning of deep networks from decentralized data" (AISTATS 2017), sec
 """
 
 import difflib
+import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -104,7 +105,7 @@ def dirichlet(targets: Targets, peers: int, rng: np.random.Generator, alpha: flo
     pieces = [
         _cut(rng.permutation(np.flatnonzero(targets == label)), _shares(peers, rng, alpha)) for label in np.unique(targets)
     ]
-    return [np.concatenate(of_peer) for of_peer in zip(*pieces, strict=True)]
+    return [rng.permutation(np.concatenate(of_peer)) for of_peer in zip(*pieces, strict=True)]
 
 
 def shards(targets: Targets, peers: int, rng: np.random.Generator, per_peer: float) -> list[Rows]:
@@ -190,14 +191,19 @@ def _dealt(rows: Rows, count: int, rng: np.random.Generator) -> Rows:
 
 
 def _levelled(parts: list[Rows], fewest: int) -> list[Rows]:
+    """Peers with too few rows take the last row of whoever has most, one by one. Parts come in random order."""
     sizes = [len(part) for part in parts]
-    for poor in range(len(parts)):
-        while sizes[poor] < fewest:
-            rich = max(range(len(parts)), key=sizes.__getitem__)
-            parts[poor] = np.append(parts[poor], parts[rich][-1])
-            parts[rich] = parts[rich][:-1]
-            sizes[poor], sizes[rich] = sizes[poor] + 1, sizes[rich] - 1
-    return parts
+    richest = [(-size, peer) for peer, size in enumerate(sizes)]
+    heapq.heapify(richest)
+    taken: dict[int, list[int]] = {}
+    for poor, size in enumerate(sizes):
+        for _ in range(fewest - size):
+            rich = richest[0][1]
+            sizes[rich] -= 1
+            heapq.heapreplace(richest, (-sizes[rich], rich))
+            taken.setdefault(poor, []).append(parts[rich][sizes[rich]])
+    kept = [part[:size] for part, size in zip(parts, sizes, strict=True)]
+    return [np.append(part, taken[peer]) if peer in taken else part for peer, part in enumerate(kept)]
 
 
 def _bad(message: str, hint: str) -> Failure:
