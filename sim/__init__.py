@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sim.result import Result
     from sim.engine import run
+    from sim.result import Result
     from sim.scenario import Scenario
 
 __all__ = ["Result", "Scenario", "run"]

@@ -105,6 +105,12 @@ class Scenario(_Settings):
         """The graph, where it was given as an object."""
         return self._graph
 
+    @property
+    def title(self) -> str:
+        """What a person calls it: task, peers, graph, partition."""
+        parts = [self.task.name, f"{self.peers} peers", self.topology.kind, self.data.partition]
+        return ", ".join(parts[: 3 if self.own_task else 4])
+
     def beside(self, file: str) -> str:
         """A path that the scenario names: beside the scenario's own file if there is one, else from the working directory."""
         beside = self._folder / file.partition(":")[0]

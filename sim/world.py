@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from p2pfl.failure import Failure
 from p2pfl.learning.data.tensors import as_tensors
+from p2pfl.learning.learner import label_counts
 from p2pfl.learning.task import Task, TaskPeer
 from p2pfl.learning.tasks import resolve
 from p2pfl.settings import CodecSection, GossipSection, LimitsSection, TrainingSection
@@ -31,6 +32,7 @@ class World:
 
     graph: nodes 0 .. peers - 1; an edge i -> j means that i sends to j, an undirected one both.
     weights: weights[i][j] is what i gives to what comes from j, itself included; every row sums to 1.
+    samples: training rows of every peer, [peers]. label_counts: [peers, classes], [peers, 0] where targets are no classes.
     evaluate_every: row r of the accuracy is measured when r is a multiple of it, and in row 0 and the last always.
     """
 
@@ -46,6 +48,8 @@ class World:
     network: NetworkSection
     graph: Graph
     weights: tuple[dict[int, float], ...]
+    samples: NDArray[np.int64]
+    label_counts: NDArray[np.float64]
     evaluate_every: int = 1
 
     def is_measured(self, row: int) -> bool:
@@ -63,12 +67,10 @@ def world_of(scenario: Scenario) -> World:
     peers = scenario.peers
     graph, weights = _graph(scenario)
     task = scenario.own_task or resolve(scenario.task, scenario.data, scenario.seed, lambda name: load(scenario.beside(name)))
+    samples, counts = _census(task, peers)
     training = scenario.training
     if training.weighting == "samples" and training.mean_samples is None:
-        mean = sum(_samples(task, TaskPeer(i, peers)) for i in range(peers)) / peers
-        training = training.model_copy(update={"mean_samples": max(1, round(mean))})
-    else:
-        _samples(task, TaskPeer(0, peers))  # a division that can't be is refused by the first peer already
+        training = training.model_copy(update={"mean_samples": max(1, round(samples.mean()))})
     return World(
         task=task,
         names=tuple(f"peer-{i}" for i in range(peers)),
@@ -82,6 +84,8 @@ def world_of(scenario: Scenario) -> World:
         network=scenario.network,
         graph=graph,
         weights=weights,
+        samples=samples,
+        label_counts=counts,
         evaluate_every=scenario.output.evaluate_every,
     )
 
@@ -111,7 +115,17 @@ def _numbered(graph: "nx.Graph[Any]", peers: int) -> Graph:
     return ordered
 
 
-def _samples(task: Task, peer: TaskPeer) -> int:
-    with blamed(f"data of peer {peer.index}"):
-        train, _ = task.data(peer)
-    return len(as_tensors(train, f"the training data of peer {peer.index}")[1])
+def _census(task: Task, peers: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """How many training rows every peer has, and how many of each class: so all data are seen before anything runs."""
+    samples = np.zeros(peers, dtype=np.int64)
+    counts = []
+    for i in range(peers):
+        with blamed(f"data of peer {i}"):
+            train, _ = task.data(TaskPeer(i, peers))
+        _, targets = as_tensors(train, f"the training data of peer {i}")
+        samples[i] = len(targets)
+        counts.append(label_counts(targets, len(task.labels)))
+    table = np.zeros((peers, max(map(len, counts))))
+    for row, count in zip(table, counts, strict=True):
+        row[: len(count)] = count
+    return samples, table

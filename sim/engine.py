@@ -1,0 +1,206 @@
+"""Runs a scenario on one of the engines, which agree where both can run it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from p2pfl.failure import Failure
+from p2pfl.learning.codec import CODECS
+from p2pfl.learning.minibatch import steps_per_round
+from p2pfl.report.record import Float, PeerRecord, RunRecord
+from sim.batch import BatchOutcome, run_batch
+from sim.events import run_events
+from sim.result import Result
+from sim.scenario import Scenario
+from sim.traffic import traffic
+from sim.world import OnRound, OnTrace, World, world_of
+
+EngineName = Literal["events", "batch"]
+
+EVENTS_PEERS_MAX = 200  # above this `auto` prefers the batched engine, where that can run the scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Which engine runs a scenario, and why."""
+
+    name: EngineName
+    why: str
+
+
+def run(
+    scenario: Scenario,
+    engine: Literal["auto", "events", "batch"] | None = None,
+    *,
+    on_engine: Callable[[Engine], None] | None = None,
+    on_round: OnRound | None = None,
+    on_trace: OnTrace | None = None,
+) -> Result:
+    """Run it to its end. `engine` overrides the scenario's own.
+
+    Whatever can't be is a `Failure` before anything runs. `on_engine` hears once which engine was chosen, `on_round` of every
+    row of the accuracy that is measured, `on_trace` of every event (event engine only).
+    """
+    world = world_of(scenario)
+    chosen = choose(world, engine or scenario.engine, is_traced=on_trace is not None)
+    if on_engine is not None:
+        on_engine(chosen)
+    began = perf_counter()
+    ran = _batch(world, on_round) if chosen.name == "batch" else _events(world, on_round, on_trace)
+    alone = _alone(world) if scenario.output.alone else np.empty((0, world.peers))
+    return Result(ran.parameters, _record(scenario, world, chosen, ran, alone, perf_counter() - began))
+
+
+def choose(world: World, asked: str, is_traced: bool = False) -> Engine:
+    """The engine to run; a `Failure` where the one that was asked for can't run this world."""
+    obstacle = _batch_obstacle(world, is_traced)
+    match asked:
+        case "events":
+            return Engine("events", "as asked")
+        case "batch":
+            if obstacle is not None:
+                raise Failure("bad_configuration", f"engine: the batched engine {obstacle}.", "Use the engine events.")
+            return Engine("batch", "as asked")
+        case "auto":
+            if obstacle is not None:
+                return Engine("events", f"the batched engine {obstacle}")
+            if world.peers > EVENTS_PEERS_MAX:
+                return Engine("batch", f"{world.peers} peers, over {EVENTS_PEERS_MAX}, on a network without delay or loss")
+            return Engine("events", f"{world.peers} peers, at most {EVENTS_PEERS_MAX}")
+        case _:
+            raise Failure("bad_configuration", f"engine: there is no engine {asked!r}.", "There are auto, events and batch.")
+
+
+def _batch_obstacle(world: World, is_traced: bool) -> str | None:
+    obstacles = {
+        "knows rounds only, not gossip.mode = async": world.gossip.mode == "async",
+        "sends nothing that network.latency could delay": world.network.latency > 0,
+        "sends nothing that network.loss could lose": world.network.loss > 0,
+        "has no events to trace": is_traced,
+    }
+    return next((obstacle for obstacle, holds in obstacles.items() if holds), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """What both engines leave behind. Arrays over [rounds + 1, peers], but for `parameters` and `consensus_distance`."""
+
+    parameters: NDArray[np.float32]
+    accuracy: Float
+    loss: Float
+    consensus_distance: Float
+    bytes_sent: Float
+    bytes_received: Float
+    updates_sent: Sequence[int]
+    updates_applied: Sequence[int]
+    rejected: Sequence[Mapping[str, int]]
+    abstracts: str
+
+
+def _events(world: World, on_round: OnRound | None, on_trace: OnTrace | None) -> _Ran:
+    outcome = run_events(world, on_round, on_trace)
+    network = world.network
+    return _Ran(
+        parameters=outcome.parameters,
+        accuracy=outcome.accuracy,
+        loss=outcome.loss,
+        consensus_distance=outcome.consensus_distance,
+        bytes_sent=outcome.bytes_sent,
+        bytes_received=outcome.bytes_received,
+        updates_sent=outcome.updates_sent,
+        updates_applied=outcome.updates_applied,
+        rejected=outcome.rejected,
+        abstracts=f"The peers are real and their messages signed and sealed; the network is not: every message takes "
+        f"{network.latency:g} s and is lost with probability {network.loss:g}, and computing takes no time. "
+        f"{outcome.events:,} events in {outcome.virtual_s:.3g} s of virtual time.",
+    )
+
+
+def _batch(world: World, on_round: OnRound | None) -> _Ran:
+    outcome = _run_batch(world, world.weights, on_round)
+    steps = np.array([steps_per_round(world.training, int(samples)) for samples in world.samples])
+    update_bytes = CODECS[world.codec.kind]().payload_bytes(outcome.parameters.shape[1])
+    sent, received = traffic(world, update_bytes, steps)
+    return _Ran(
+        parameters=outcome.parameters,
+        accuracy=outcome.accuracy,
+        loss=outcome.loss,
+        consensus_distance=outcome.consensus_distance,
+        bytes_sent=sent,
+        bytes_received=received,
+        updates_sent=[world.rounds * len(world.send_to(i)) for i in range(world.peers)],
+        updates_applied=[world.rounds * len(row.keys() - {i}) for i, row in enumerate(world.weights)],
+        rejected=[{}] * world.peers,
+        abstracts="All peers are computed as one array and nothing is sent: no message is late or lost, and bytes are those "
+        "that the messages would have." + _fallback(outcome),
+    )
+
+
+def _alone(world: World) -> Float:
+    """Accuracy without gossip; nothing where that diverges, which is no reason to lose what was learned together."""
+    try:
+        return _run_batch(world, None, None).accuracy
+    except Failure as failure:
+        if failure.code != "diverged":
+            raise
+        return np.empty((0, world.peers))
+
+
+def _run_batch(world: World, weights: Sequence[Mapping[int, float]] | None, on_round: OnRound | None) -> BatchOutcome:
+    return run_batch(
+        world.task,
+        world.peers,
+        world.training,
+        world.codec,
+        world.limits,
+        weights,
+        world.rounds,
+        world.seed,
+        world.evaluate_every,
+        None if on_round is None else lambda row, accuracy, loss, distance: on_round(row, accuracy),
+    )
+
+
+def _fallback(outcome: BatchOutcome) -> str:
+    reason = outcome.fallback_reason
+    return f" Peers were computed one by one, because vmap can't run this task: {reason}." if reason else ""
+
+
+def _record(scenario: Scenario, world: World, engine: Engine, ran: _Ran, alone: Float, seconds: float) -> RunRecord:
+    peers = tuple(
+        PeerRecord(
+            name=world.names[i],
+            state="done",
+            accuracy=float(ran.accuracy[-1, i]),
+            loss=float(ran.loss[-1, i]),
+            samples=int(world.samples[i]),
+            bytes_sent=int(ran.bytes_sent[-1, i]),
+            bytes_received=int(ran.bytes_received[-1, i]),
+            updates_sent=int(ran.updates_sent[i]),
+            updates_applied=int(ran.updates_applied[i]),
+            rejected=dict(ran.rejected[i]),
+        )
+        for i in range(world.peers)
+    )
+    return RunRecord(
+        title=scenario.title,
+        engine=engine.name,
+        abstracts=ran.abstracts,
+        seed=world.seed,
+        settings={**scenario.model_dump(mode="json"), "engine": engine.name},
+        seconds=seconds,
+        peers=peers,
+        edges=tuple(sorted((int(i), int(j)) for i, j in world.graph.edges)),
+        directed=world.graph.is_directed(),
+        accuracy=ran.accuracy,
+        loss=ran.loss,
+        alone_accuracy=alone,
+        consensus_distance=ran.consensus_distance,
+        bytes_sent=ran.bytes_sent,
+        labels=tuple(world.task.labels),
+        label_counts=world.label_counts,
+    )
