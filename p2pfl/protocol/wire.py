@@ -296,7 +296,7 @@ def _pack(values: list[Any]) -> bytes:
 
 
 def _unpack(frame: bytes, count: int) -> tuple[Any, ...]:
-    """`count` values, none of them a text, a map or an extension. Lists within are bounded by `count` and refused later."""
+    """A list of `count` numbers, flags and byte strings. Anything else in it ends the decoding where it is found."""
     try:
         values = msgpack.unpackb(
             frame,
@@ -306,7 +306,8 @@ def _unpack(frame: bytes, count: int) -> tuple[Any, ...]:
             max_str_len=0,
             max_map_len=0,
             max_ext_len=0,
-            object_hook=_refuse,
+            list_hook=_one_list(),
+            object_hook=_no_map,
         )
     except Exception:  # noqa: BLE001  msgpack raises ValueError and its own four kinds, and TypeError
         raise RejectedFrame(Reason.BAD_HEADER) from None
@@ -314,8 +315,22 @@ def _unpack(frame: bytes, count: int) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def _refuse(_: object) -> None:
-    """Empty maps pass max_map_len; this ends at the first, before a million are built."""
+def _one_list() -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """Lets one list be built, the message itself; inner ones are finished before it, so that the second call ends it."""
+    is_built = False
+
+    def hook(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        nonlocal is_built
+        if is_built:
+            raise ValueError("a list in a list")
+        is_built = True
+        return values
+
+    return hook
+
+
+def _no_map(_: object) -> None:
+    """Empty maps pass max_map_len."""
     raise ValueError("a map")
 
 
