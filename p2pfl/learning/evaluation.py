@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import torch
+from torch.func import functional_call, vmap
 
 from p2pfl.learning.data.tensors import Pair
 from p2pfl.learning.parameters import Model
@@ -27,6 +28,23 @@ def measure(model: Model, vector: torch.Tensor, local: Mapping[str, torch.Tensor
         for x, y in zip(torch.split(inputs, ROWS), torch.split(targets, ROWS), strict=True):
             for name, value in measures(model.task, model.module(x), y).items():
                 sums[name] = sums.get(name, 0.0) + float(value) * len(y) / len(targets)
+    return sums
+
+
+def measure_together(model: Model, stacks: Mapping[str, torch.Tensor], test: Pair) -> dict[str, torch.Tensor]:
+    """The same for many peers on one test set, each [peers]. `stacks` holds every tensor and buffer as [peers, *shape]; for a
+    task without an `evaluate` of its own."""
+    model.module.eval()
+
+    def outcome(values: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        return measures(model.task, functional_call(model.module, values, (x,)), y)
+
+    inputs, targets = test
+    sums: dict[str, torch.Tensor] = {}
+    with torch.no_grad():
+        for x, y in zip(torch.split(inputs, ROWS), torch.split(targets, ROWS), strict=True):
+            for name, value in vmap(outcome, in_dims=(0, None, None))(dict(stacks), x, y).items():
+                sums[name] = sums.get(name, torch.zeros(())) + value * (len(y) / len(targets))
     return sums
 
 

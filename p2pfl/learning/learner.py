@@ -110,7 +110,8 @@ class Learner:
         self._peer, self._training, self._limits, self._seed = peer, training, limits, seed
         self._model = model or Model(task, seed)
         self._codec = CODECS[codec.kind]()
-        self._train, self._own_test = data_of(task, peer)
+        self._train, own_test = data_of(task, peer)
+        self._test = self._model.common_test() or own_test
         self._labels = tuple(task.labels)
         self.dimension = self._model.layout.dimension
         self.samples = len(self._train[1])
@@ -142,7 +143,8 @@ class Learner:
                 after, metrics["train_loss"] = self._descended(vector, state, request)
                 return after.vector
 
-            after = replace(after, vector=algorithm.local(mixed, descend_from))
+            vector = algorithm.local(mixed, descend_from)  # first: it also gives `after` its momentum and local buffers
+            after = replace(after, vector=vector)
         payload, memory = self._encoded(algorithm.outgoing(after.vector), after)
         return replace(after, codec=memory), Computed(payload, verdicts, metrics, mixed)
 
@@ -165,9 +167,8 @@ class Learner:
         return mixed, tuple(verdicts.items())
 
     def _measured(self, mixed: Vector, state: LearnerState) -> dict[str, float]:
-        test = self._model.common_test() or self._own_test
         try:
-            return measure(self._model, torch.from_numpy(mixed), _tensors(state.local), test)
+            return measure(self._model, torch.from_numpy(mixed), _tensors(state.local), self._test)
         except Exception as error:
             raise LearningFailed(f"the task's evaluation raised {_first_line(error)}") from error
 

@@ -20,13 +20,10 @@ from p2pfl.settings import TrainingSection
 
 Stacks = dict[str, torch.Tensor]
 
-# Peers of one vmap call: small enough for weights, gradients and activations to stay in cache (benchmarks/batched_engine.py).
-BLOCK = 256
-
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """Where the steps arrived: vector [D], momentum [trainable values] or empty, local buffers, mean loss over the steps."""
+    """Where the steps arrived: vector [D], momentum [D] or empty, local buffers, mean loss over the steps."""
 
     vector: torch.Tensor
     momentum: torch.Tensor
@@ -66,31 +63,28 @@ def descend_together(
     stacks: Stacks,
     momenta: Stacks,
     local: Stacks,
-    batches: Callable[[slice, int], Pair],
+    batches: Callable[[int, int], Pair],
     steps: Sequence[int],
     training: TrainingSection,
 ) -> None:
-    """The same for all peers at once, in place.
+    """The same for many peers at once, in place.
 
-    stacks, momenta, local: [peers, *shape] per tensor of the vector, per trainable tensor (none without momentum), and per
-    local buffer. steps: of each peer, never increasing, so that who is still training is always a prefix.
-    batches(peers, step): inputs [peers, batch, ...] and targets [peers, batch, ...].
+    stacks, momenta, local: [peers, *shape] per tensor of the vector, per tensor of the vector or none without momentum, and
+    per local buffer. steps: of each peer, never increasing, so that those who still train are always the first so many.
+    batches(peers, step): inputs [peers, batch, ...] and targets [peers, batch, ...] of the first so many peers.
     """
     model.module.train()
     gradient = vmap(grad(_functional_loss(model), has_aux=True))
     names = [slot.name for slot in model.layout.slots if slot.trainable]
-    for start in range(0, len(steps), BLOCK):
-        block = range(start, min(start + BLOCK, len(steps)))
-        for step in range(steps[start]):
-            active = slice(start, start + sum(steps[peer] > step for peer in block))
-            weights = {name: stacks[name][active] for name in names}
-            others = {name: tensor[active] for name, tensor in [*stacks.items(), *local.items()] if name not in weights}
-            gradients, changed = gradient(weights, others, *batches(active, step))
-            moving = [momenta[name][active] for name in names] if momenta else []
-            with torch.no_grad():
-                _step(list(weights.values()), [gradients[name] for name in names], moving, training)
-                for name, tensor in changed.items():
-                    others[name].copy_(tensor)
+    for step in range(steps[0] if steps else 0):
+        active = sum(count > step for count in steps)
+        weights = {name: stacks[name][:active] for name in names}
+        others = {name: tensor[:active] for name, tensor in [*stacks.items(), *local.items()] if name not in weights}
+        gradients, changed = gradient(weights, others, *batches(active, step))
+        moving = [momenta[name][:active] for name in names] if momenta else []
+        _step(list(weights.values()), [gradients[name] for name in names], moving, training)
+        for name, tensor in changed.items():
+            others[name].copy_(tensor)
 
 
 def why_not_together(model: Model, batch: Pair, training: TrainingSection) -> str | None:
@@ -119,8 +113,8 @@ def batch_loss(task: Task, module: torch.nn.Module, inputs: torch.Tensor, target
 
 
 def no_momentum(model: Model, training: TrainingSection) -> torch.Tensor:
-    """The momentum to begin with: zeros for every trainable value, or nothing where the training has no momentum."""
-    return torch.zeros(sum(parameter.numel() for parameter in model.trainable) if training.momentum else 0)
+    """The momentum to begin with: [D] zeros, or empty where the training has no momentum."""
+    return torch.zeros(model.layout.dimension if training.momentum else 0)
 
 
 Tensors = list[torch.Tensor] | tuple[torch.Tensor, ...]
@@ -139,8 +133,8 @@ def _step(weights: Tensors, gradients: Tensors, momenta: Tensors, training: Trai
 def _momenta(model: Model, momentum: torch.Tensor) -> list[torch.Tensor]:
     if not momentum.numel():
         return []
-    parts = torch.split(momentum, [parameter.numel() for parameter in model.trainable])
-    return [part.view_as(parameter) for part, parameter in zip(parts, model.trainable, strict=True)]
+    parts = model.layout.unflatten(momentum)
+    return [parts[slot.name] for slot in model.layout.slots if slot.trainable]
 
 
 class _Loss(torch.nn.Module):
