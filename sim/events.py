@@ -5,16 +5,16 @@ are computed by the very `Learner` of a live node. Sealing, signing and opening 
 links are not ZeroMQ, computing and sealing take no virtual time, and nobody's disk fails.
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
-from typing import assert_never
+from typing import assert_never, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from p2pfl.learning.learner import Learner, LearnerState, LearningFailed
+from p2pfl.learning.parameters import Model
 from p2pfl.learning.task import TaskPeer
 from p2pfl.protocol import envelope
 from p2pfl.protocol.charter import Charter, GossipRules, Member
@@ -49,7 +49,7 @@ from p2pfl.protocol.events import (
 )
 from p2pfl.protocol.identity import Identity, Keyring
 from p2pfl.protocol.outbox import Boot
-from p2pfl.protocol.peer import Peer
+from p2pfl.protocol.peer import Peer, State
 from p2pfl.protocol.randomness import Choices
 from p2pfl.protocol.round import static_plan
 from sim.agenda import Agenda, Priority
@@ -95,6 +95,7 @@ class Federation:
         self._on_trace = on_trace
         self._loss = Choices(world.seed, b"loss")
         identities = [Identity.generate(SeededEntropy(world.seed, b"identity %d" % i)) for i in range(world.peers)]
+        model = Model(world.task, world.seed)
         learners = [
             Learner(
                 identities[i].peer_id,
@@ -104,6 +105,7 @@ class Federation:
                 world.codec,
                 world.limits,
                 world.seed,
+                model,
             )
             for i in range(world.peers)
         ]
@@ -116,13 +118,13 @@ class Federation:
         """Start every peer and let time pass until nothing is planned any more."""
         for host in self.hosts:
             self.agenda.at(0.0, partial(host.tell, Started()))
-        while self.agenda.step():
+        while not all(host.is_finished for host in self.hosts) and self.agenda.step():
             pass
 
     def host_of(self, peer: PeerId) -> "Host":
         return self.hosts[self._index[peer]]
 
-    def carry(self, sender: "Host", to: PeerId, frames: tuple[object, ...]) -> None:
+    def carry(self, sender: "Host", to: PeerId, frames: tuple[Sized, ...]) -> None:
         """Put a message on a link, which may lose it."""
         network = self._world.network
         if network.loss and self._loss.uniform(0.0, 1.0) < network.loss:
@@ -217,7 +219,11 @@ class Host:
             self._planned = self.peer.deadline
             self._agenda.at(max(self.peer.deadline, self._agenda.now), self._wake_if_due)
 
-    def receive(self, hop: PeerId, frames: tuple[object, ...]) -> None:
+    @property
+    def is_finished(self) -> bool:
+        return self.peer.state is State.FINISHED
+
+    def receive(self, hop: PeerId, frames: tuple[Sized, ...]) -> None:
         """A message arrived."""
         self.bytes_received += _length(frames)
         self.tell(FrameReceived(hop, frames))
@@ -256,7 +262,7 @@ class Host:
         self._agenda.at(self._agenda.now, partial(self.tell, event))
 
     def _opened(self, effect: Open) -> Opened:
-        sealed = effect.chunk
+        sealed = cast(bytes, effect.chunk)
         if envelope.digest(sealed) != effect.digest:
             return Opened(effect.ticket, effect.index, Reason.BAD_CHUNK)
         plain = envelope.open_chunk(effect.key, effect.index, effect.index == effect.count - 1, sealed)
@@ -296,15 +302,15 @@ def _charter(world: World, identities: list[Identity], learner: Learner) -> Char
 
 
 def _sealed(seal: Seal) -> tuple[Payload, ...]:
-    plain = memoryview(seal.payload.buffer)  # type: ignore[arg-type]
+    plain = memoryview(cast(bytes, seal.payload.buffer))
     total = envelope.chunk_count(len(plain))
     chunks = []
     for i in range(total):
         part = plain[i * envelope.CHUNK_BYTES : (i + 1) * envelope.CHUNK_BYTES]
         sealed = envelope.seal_chunk(seal.key, i, i == total - 1, part)
-        chunks.append(Payload(len(sealed), hashlib.blake2b(sealed, digest_size=32).digest(), sealed))
+        chunks.append(Payload(len(sealed), envelope.digest(sealed), sealed))
     return tuple(chunks)
 
 
-def _length(frames: tuple[object, ...]) -> int:
-    return sum(len(frame) for frame in frames)  # type: ignore[arg-type]
+def _length(frames: tuple[Sized, ...]) -> int:
+    return sum(map(len, frames))

@@ -7,9 +7,9 @@ first. Two runs with the same seed give the same lines, byte for byte.
 import hashlib
 from dataclasses import fields
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
-from p2pfl.protocol.events import Effect, Event, Payload
+from p2pfl.protocol.events import Effect, Event, FrameReceived, Payload, Send
 
 _SECRET_OR_HEAVY = {"key", "chunk", "state", "buffer"}
 
@@ -21,8 +21,8 @@ def line(time: float, name: str, event: Event, effects: list[Effect]) -> dict[st
 
 def _described(thing: Event | Effect) -> dict[str, object]:
     shown = {f.name: _plain(getattr(thing, f.name)) for f in fields(thing) if f.name not in _SECRET_OR_HEAVY | {"frames"}}
-    if hasattr(thing, "frames"):
-        head = bytes(thing.frames[0]) if thing.frames else b""
+    if isinstance(thing, Send | FrameReceived):
+        head = cast(bytes, thing.frames[0]) if thing.frames else b""
         shown["lengths"] = [len(frame) for frame in thing.frames]
         shown["head"] = hashlib.blake2b(head, digest_size=8).hexdigest()
     return {"kind": type(thing).__name__, **shown}

@@ -160,7 +160,7 @@ class Send:
     """Hand a message to the link. `bulk` messages have a link of their own, so that small ones are never behind a model."""
 
     to: PeerId
-    frames: tuple[object, ...] = field(repr=False)
+    frames: tuple[Sized, ...] = field(repr=False)
     bulk: bool = False
 
 

@@ -1,7 +1,8 @@
 """Updates on their way out: sealed once, offered to each reader, and sent chunk by chunk as readers grant credit."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass, field
+from typing import cast
 
 from p2pfl.protocol import envelope, wire
 from p2pfl.protocol.charter import Charter
@@ -103,7 +104,8 @@ class Outbox:
         nonces = [self._entropy.draw(envelope.NONCE_BYTES) for _ in addressed]
         offer = envelope.offer(header, self._signer, addressed, update.key, nonces, update.payload.length, update.digests)
         rides_along = len(update.chunks) == 1 and update.chunks[0].length <= wire.INLINE_MAX
-        frames = (wire.encode(offer), update.chunks[0].buffer) if rides_along else (wire.encode(offer),)
+        head = wire.encode(offer)
+        frames: tuple[Sized, ...] = (head, cast(Sized, update.chunks[0].buffer)) if rides_along else (head,)
         for reader in addressed:
             update.next_chunk[reader] = len(update.chunks) if rides_along else 0
             ledger.of(reader).sent += 1
@@ -117,10 +119,9 @@ class Outbox:
                 first = update.next_chunk[reader]
                 until = max(first, min(credit.upto, len(update.chunks)))
                 update.next_chunk[reader] = until
-                return [
-                    Send(reader, (wire.encode(wire.Chunk(update.chunks_digest, i)), update.chunks[i].buffer), bulk=True)
-                    for i in range(first, until)
-                ]
+                heads = [wire.encode(wire.Chunk(update.chunks_digest, i)) for i in range(first, until)]
+                bodies = [cast(Sized, chunk.buffer) for chunk in update.chunks[first:until]]
+                return [Send(reader, frames, bulk=True) for frames in zip(heads, bodies, strict=True)]
         return []
 
     @property
