@@ -64,6 +64,10 @@ class Chart:
     marks: tuple[Stroke, ...]
     series: dict[str, list[float | None]]  # what the pointer reads out, at the rounds drawn
 
+    def last(self, line: str) -> str:
+        """What stands above the curve when nobody points at it."""
+        return written(self.series[line][-1], self.unit)
+
 
 def curves(
     name: str, title: str, unit: Unit, rounds: NDArray[np.int64], values: Float, alone: Float, marks: Sequence[Mark]
@@ -132,7 +136,7 @@ def y_axis(unit: Unit, values: Float) -> Axis:
     if unit == "percent":
         bottom, top = max(bottom, 0.0), min(top, 1.0) if high <= 1 else top
     count = round((top - bottom) / step)
-    ticks = tuple(Tick(100 * (1 - i * step / (top - bottom)), written(bottom + i * step, unit)) for i in range(count + 1))
+    ticks = tuple(Tick(100 * (1 - i * step / (top - bottom)), _ticked(bottom + i * step, unit)) for i in range(count + 1))
     return Axis(bottom, top, ticks)
 
 
@@ -142,19 +146,27 @@ def written(value: float | None, unit: Unit) -> str:
         return "–"
     match unit:
         case "percent":
-            return f"{100 * value:.4g} %"
+            return f"{100 * value:.1f} %"
         case "bytes":
             return written_bytes(value)
         case "number" | "log":
-            return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
+            return _three_digits(value)
 
 
 def written_bytes(value: float) -> str:
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(value) < 1024:
-            return f"{value:.3g} {unit}" if abs(value) < 999.5 else f"{value:.0f} {unit}"
+            return f"{value:.0f} {unit}" if unit == "B" else f"{_three_digits(value)} {unit}"
         value /= 1024
-    return f"{value:.3g} TiB"
+    return f"{_three_digits(value)} TiB"
+
+
+def _three_digits(value: float) -> str:
+    if value == 0:
+        return "0"
+    if not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e+")
+    return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
 
 
 def _quantiles(values: Float) -> Float:
@@ -175,8 +187,19 @@ def _log_axis(values: Float) -> Axis:
     ticks = [Tick(100 * (1 - (power - bottom) / (top - bottom)), _power(power)) for power in range(bottom, top + 1, every)]
     if top - bottom == 1:
         between = 10.0**bottom * 3
-        ticks.append(Tick(100 * (1 - math.log10(3)), written(between, "log")))
+        ticks.append(Tick(100 * (1 - math.log10(3)), _ticked(between, "log")))
     return Axis(10.0**bottom, 10.0**top, tuple(ticks), log=True)
+
+
+def _ticked(value: float, unit: Unit) -> str:
+    match unit:
+        case "percent":
+            return f"{100 * value:.4g} %"
+        case "bytes":
+            power = min(4, max(0, int(math.log(max(value, 1), 1024) + 1e-9)))
+            return f"{value / 1024**power:.4g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+        case "number" | "log":
+            return f"{round(value, 12):g}"
 
 
 def _power(exponent: int) -> str:

@@ -17,7 +17,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from p2pfl.report.chart import Chart, Unit, curves, rounds_drawn, row_means, written, written_bytes
+from p2pfl.report.chart import Chart, curves, rounds_drawn, row_means, written, written_bytes
 from p2pfl.report.picture import Graph, graph, heat_map, spread
 from p2pfl.report.plain import plain
 from p2pfl.report.record import PeerRecord, RunRecord
@@ -60,7 +60,7 @@ def render(record: RunRecord) -> str:
             bytes_total=sum(peer.bytes_sent for peer in record.peers),
             states=_states(record),
             whole=whole,
-            data=_script_json({"charts": _pointed(record, charts), "places": _places(drawn)}),
+            data=_script_json({**_pointed(record, charts), "places": _places(drawn)}),
             embedded=Markup(_in_script(embedded)),
         )
     )
@@ -90,7 +90,7 @@ def _charts(record: RunRecord) -> list[Chart]:
     if len(record.accuracy) == 0 or not record.peers:
         return []
     rounds = rounds_drawn(len(record.accuracy))
-    alone = row_means(record.alone_accuracy[rounds]) if len(record.alone_accuracy) else np.empty(0)
+    alone = row_means(record.alone_accuracy[rounds][:, alive(record)]) if len(record.alone_accuracy) else np.empty(0)
     nothing = np.empty(0)
     found = (
         curves("accuracy", "Accuracy", "percent", rounds, record.accuracy[rounds], alone, record.marks),
@@ -186,16 +186,10 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["plain"] = lambda text: plain(str(text))
     environment.filters["bytes"] = lambda value: written_bytes(float(value))
-    environment.filters["percent"] = lambda value: _written(value, "percent")
-    environment.filters["number"] = lambda value: _written(value, "number")
+    environment.filters["percent"] = lambda value: written(value, "percent")
+    environment.filters["number"] = lambda value: written(value, "number")
     environment.filters["sortable"] = lambda value: f"{value:.9g}" if math.isfinite(value) else ""
     return environment
-
-
-def _written(value: float | None, unit: Unit) -> str:
-    if value is not None and unit == "percent" and math.isfinite(value):
-        return f"{100 * value:.1f} %"
-    return written(value, unit)
 
 
 def _asset(name: str) -> str:

@@ -16,6 +16,7 @@ SHADES = 16
 GRAPH_PEERS_MAX = 1200
 MOSAIC_CELLS_MAX = 2500
 NAMED_PEERS_MAX = 24
+VALUED_PEERS_MAX = 12
 PAIRS_MAX = 16
 BINS = 40
 # A table with the counts in it up to here, a picture of columns beyond.
@@ -31,6 +32,7 @@ class Dot:
     shade: int | None  # 0..SHADES-1; None: not measured or gone
     gone: bool
     label: str
+    inside: str
     title: str
 
 
@@ -65,6 +67,9 @@ def graph(record: RunRecord, names: tuple[str, ...]) -> Graph | None:
             shade=None if peer.state == "killed" else shades[i],
             gone=peer.state == "killed",
             label=_short(names[i]) if n <= NAMED_PEERS_MAX else "",
+            inside=f"{100 * peer.accuracy:.0f}"
+            if n <= VALUED_PEERS_MAX and peer.state != "killed" and shades[i] is not None
+            else "",
             title=f"{names[i]}: {_percent(peer.accuracy)}, {peer.state}",
         )
         for i, peer in enumerate(record.peers)
@@ -90,6 +95,7 @@ def _mosaic(record: RunRecord) -> Graph | None:
             shade=shade,
             gone=False,
             label="",
+            inside="",
             title=_percent(float(means[index])),
         )
         for index, shade in enumerate(_shades(means, low, high))

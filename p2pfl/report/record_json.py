@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any, get_args
 
 import numpy as np
@@ -22,7 +22,7 @@ _FORMULA = ("=", "+", "-", "@")
 
 def to_json(record: RunRecord) -> str:
     """Strict JSON in ASCII: numbers keep every digit, what is not finite becomes null (JSON has no NaN)."""
-    return json.dumps({"schema_version": SCHEMA_VERSION, **_jsonable(asdict(record))}, allow_nan=False, separators=(",", ":"))
+    return json.dumps({"schema_version": SCHEMA_VERSION, **_jsonable(record)}, allow_nan=False, separators=(",", ":"))
 
 
 def from_json(text: str) -> RunRecord:
@@ -119,7 +119,7 @@ def _index(value: int, n: int) -> int:
 
 
 def _jsonable(value: Any) -> Any:
-    """Arrays to lists, mappings to objects; what the settings may hold besides (paths, enums) to its text."""
+    """Arrays to lists, records and mappings to objects; what the settings may hold besides (paths, enums) to its text."""
     match value:
         case np.ndarray():
             return _jsonable(value.tolist())
@@ -129,6 +129,8 @@ def _jsonable(value: Any) -> Any:
             return value if math.isfinite(value) else None
         case None | bool() | int() | str():
             return value
+        case RunRecord() | PeerRecord() | Mark():
+            return {one.name: _jsonable(getattr(value, one.name)) for one in fields(value)}
         case Mapping():
             return {str(key): _jsonable(inner) for key, inner in value.items()}
         case list() | tuple():

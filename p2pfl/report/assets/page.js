@@ -7,14 +7,20 @@
   const record = () => (parsed ??= JSON.parse(one("#record").textContent));
 
   // The twin of `written` in chart.py.
+  const threeDigits = (value) => {
+    const size = Math.abs(value);
+    if (size === 0) return "0";
+    if (size < 1e-3 || size >= 1e6) return value.toExponential(1);
+    return size >= 99.95 ? value.toFixed(0) : value.toPrecision(3);
+  };
   const written = (value, unit) => {
     if (value === null || value === undefined) return "–";
     if (unit === "percent") return (100 * value).toFixed(1) + " %";
-    if (unit !== "bytes") return Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-3) ? value.toExponential(1) : String(Number(value.toPrecision(3)));
+    if (unit !== "bytes") return threeDigits(value);
     const units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let step = 0;
     for (; Math.abs(value) >= 1024 && step < 4; step++) value /= 1024;
-    return (value >= 1000 ? value.toFixed(0) : String(Number(value.toPrecision(3)))) + " " + units[step];
+    return (step ? threeDigits(value) : value.toFixed(0)) + " " + units[step];
   };
 
   // Curves: one cursor for all of them, at a round; the readout above each curve says what is there.
@@ -31,7 +37,7 @@
       cursor.setAttribute("x1", left);
       cursor.setAttribute("x2", left);
       cursor.toggleAttribute("hidden", free);
-      one(".at", figure).textContent = "round " + data.rounds[index];
+      one(".at", figure).textContent = free ? "at the end" : "round " + data.rounds[index];
       for (const [line, values] of Object.entries(lines)) one(`[data-line="${line}"]`, figure).textContent = written(values[index], unit);
       const values = ofPeer(name);
       one(".one", figure).hidden = !values;
