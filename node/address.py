@@ -1,0 +1,55 @@
+"""Where a peer listens: HOST:PORT, with an IPv6 host in brackets."""
+
+import asyncio
+import ipaddress
+import socket
+from dataclasses import dataclass
+
+from p2pfl.failure import ExitCode, Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if self.is_ipv6 else f"{self.host}:{self.port}"
+
+    @property
+    def is_ipv6(self) -> bool:
+        return ":" in self.host
+
+    @property
+    def is_numeric(self) -> bool:
+        try:
+            ipaddress.ip_address(self.host.partition("%")[0])
+        except ValueError:
+            return False
+        return True
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Raises `Failure` unless `text` is HOST:PORT or [IPV6]:PORT; port 0 means any."""
+        host, colon, port = text.rpartition(":")
+        is_bracketed = host.startswith("[") and host.endswith("]")
+        host = host[1:-1] if is_bracketed else host
+        is_host = (
+            bool(host) and host.isprintable() and not any(c in host for c in " /;,@[]") and (":" not in host or is_bracketed)
+        )
+        if not (colon and is_host and port.isascii() and port.isdecimal() and int(port) < 1 << 16):
+            raise Failure(
+                "bad_address",
+                f"{text!r} is not an address.",
+                "Write HOST:PORT, for example 192.168.1.5:9000 or [fe80::1]:9000.",
+                ExitCode.CONFIGURATION,
+            )
+        return cls(host, int(port))
+
+    async def resolve(self) -> "list[Address]":
+        """The numeric addresses behind the name. libzmq itself would look names up in its only I/O thread and stall every
+        link meanwhile. Raises OSError when the name is not known."""
+        if self.is_numeric:
+            return [self]
+        found = await asyncio.get_running_loop().getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        return [Address(str(place[0]), self.port) for *_, place in found]

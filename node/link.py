@@ -1,0 +1,104 @@
+"""One connection to a neighbor, from dialling to its end. Never mended: the supervisor makes a new one."""
+
+import asyncio
+import itertools
+import struct
+from collections.abc import Sequence
+
+import zmq
+
+from node.address import Address
+from node.readiness import Reading
+from node.sockets import Context, Patience, Socket, TransportKeys, dialling_socket
+
+_COPY_BELOW = 64 * 1024  # bytes; lending a buffer to libzmq costs more than copying a small one
+
+_EVENT = struct.Struct("=hi")
+_FAILURES: dict[int, str] = {
+    zmq.EVENT_CLOSED: "nobody answers there",
+    zmq.EVENT_DISCONNECTED: "the connection ended",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the handshake was not finished",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "what answers there is not a peer, or has other keys",
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "we were refused",
+}
+_MONITORED = zmq.EVENT_HANDSHAKE_SUCCEEDED | sum(_FAILURES)
+_monitor_numbers = itertools.count()
+
+
+class Link:
+    """Two DEALERs to one neighbor: control and bulk, so that small messages are never behind a model. The link is up when
+    both have finished the handshake, and over when either ends."""
+
+    def __init__(
+        self,
+        context: Context,
+        loop: asyncio.AbstractEventLoop,
+        keys: TransportKeys,
+        server_key: bytes,
+        address: Address,
+        patience: Patience,
+    ) -> None:
+        """`address` is numeric."""
+        self.up: asyncio.Future[None] = loop.create_future()
+        self.over: asyncio.Future[str] = loop.create_future()
+        """Why the link is over, in words."""
+        self._waiting_for = 2
+        self._sockets: list[Socket] = []
+        self._monitors: list[Reading] = []
+        for _ in ("control", "bulk"):
+            socket = dialling_socket(context, keys, server_key, patience)
+            self._sockets.append(socket)
+            self._monitors.append(self._monitor(context, loop, socket))
+            socket.ipv6 = address.is_ipv6
+            socket.connect(f"tcp://{address}")
+
+    @property
+    def is_up(self) -> bool:
+        return self.up.done() and not self.over.done()
+
+    def send(self, frames: Sequence[bytes], bulk: bool) -> bool:
+        """False when this much is waiting already that the message was dropped. Never waits; the order is kept."""
+        socket = self._sockets[bulk]
+        last = len(frames) - 1
+        try:
+            for i, frame in enumerate(frames):
+                # What is lent must not change before it is sent, hence bytes only.
+                is_lent = len(frame) >= _COPY_BELOW and type(frame) is bytes
+                socket.send(frame, zmq.NOBLOCK if i == last else zmq.NOBLOCK | zmq.SNDMORE, copy=not is_lent)
+        except zmq.Again:  # at the first frame or not at all
+            return False
+        return True
+
+    def close(self, linger_s: float = 0.0) -> None:
+        """What is still waiting may take `linger_s` to leave, if the link is up."""
+        linger_ms = round(linger_s * 1000) if self.is_up else 0
+        for socket, monitor in zip(self._sockets, self._monitors, strict=True):
+            if socket.closed:
+                continue
+            socket.disable_monitor()
+            monitor.close()
+            socket.close(linger=linger_ms)
+
+    def _monitor(self, context: Context, loop: asyncio.AbstractEventLoop, socket: Socket) -> Reading:
+        endpoint = f"inproc://link-{next(_monitor_numbers)}"
+        socket.monitor(endpoint, _MONITORED)
+        events = context.socket(zmq.PAIR)
+        events.connect(endpoint)
+
+        def take() -> bool:
+            try:
+                event, _ = events.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return False
+            self._learn(_EVENT.unpack(event)[0])
+            return True
+
+        return Reading(loop, events, take)
+
+    def _learn(self, event: int) -> None:
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._waiting_for -= 1
+            if self._waiting_for == 0 and not self.over.done():
+                self.up.set_result(None)
+        elif not self.over.done():
+            self.over.set_result(_FAILURES.get(event, "the connection ended"))
