@@ -1,0 +1,75 @@
+"""The memory that a peer's two processes share: equal slots for updates, in a file that has no name.
+
+The file is gone when the last process that has it open is gone, however that one ends, so SIGKILL leaks nothing. Pages cost
+nothing before they are touched; the lowest free slot is used first, so that few ever are.
+"""
+
+import heapq
+import mmap
+import os
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PAGE_BYTES = 16384  # a multiple of every page size in use, so that a slot never shares a page
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place for one update. `view` is all of it; whoever fills it knows how much is meant."""
+
+    index: int
+    view: memoryview = field(repr=False, compare=False)
+
+
+class Arena:
+    """Slots of `slot_bytes` each. The network process decides which are in use; the trainer only looks where it is told."""
+
+    def __init__(self, fd: int, slot_bytes: int, count: int) -> None:
+        """Map an arena that `create` made, here or in the other process; takes over `fd`."""
+        self.fd = fd
+        self.slot_bytes = slot_bytes
+        self.count = count
+        self._stride = _rounded(slot_bytes)
+        self._view = memoryview(mmap.mmap(fd, self._stride * count))
+        self._free = list(range(count))
+
+    @classmethod
+    def create(cls, slot_bytes: int, count: int) -> "Arena":
+        fd = unnamed_file()
+        os.ftruncate(fd, _rounded(slot_bytes) * count)
+        return cls(fd, slot_bytes, count)
+
+    def slot(self, index: int) -> Slot:
+        if not 0 <= index < self.count:
+            raise IndexError(f"slot {index} of an arena of {self.count}")
+        start = index * self._stride
+        return Slot(index, self._view[start : start + self.slot_bytes])
+
+    def take(self) -> Slot:
+        """The lowest free slot. The peer bounds how many updates it holds, so running out is our own bug."""
+        if not self._free:
+            raise AssertionError(f"all {self.count} slots are in use")
+        return self.slot(heapq.heappop(self._free))
+
+    def give_back(self, slot: Slot) -> None:
+        if slot.index in self._free:
+            raise AssertionError(f"slot {slot.index} was given back twice")
+        heapq.heappush(self._free, slot.index)
+
+    @property
+    def free(self) -> int:
+        return len(self._free)
+
+
+def _rounded(size: int) -> int:
+    return max(1, -(-size // PAGE_BYTES)) * PAGE_BYTES
+
+
+def unnamed_file() -> int:
+    if sys.platform == "linux":
+        return os.memfd_create("p2pfl-arena", os.MFD_CLOEXEC)
+    fd, path = tempfile.mkstemp(prefix="p2pfl-arena-")
+    Path(path).unlink()
+    return fd

@@ -1,0 +1,128 @@
+"""A node's own folder: who it is, how often it was started, and what it has learned.
+
+identity        its secret keys, readable by nobody else
+boot            the boot epoch of its newest start
+checkpoints/    the newest two states of model and peer
+metrics.jsonl   one line a round          log.jsonl   one line an incident
+"""
+
+import fcntl
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from node.disk import create_durably, write_durably
+from p2pfl.failure import ExitCode, Failure
+
+IDENTITY_MAX = 1 << 16  # bytes; ours are a few hundred
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDirectory:
+    """Its files. Making one of these touches no disk."""
+
+    path: Path
+
+    @property
+    def identity(self) -> Path:
+        return self.path / "identity"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.jsonl"
+
+    def create(self) -> None:
+        """The folder, readable by its owner only; fine if it is there already."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
+
+    def write_identity(self, sealed: bytes) -> None:
+        """Never replaces one: another identity would be another member."""
+        try:
+            create_durably(self.identity, sealed)
+        except FileExistsError:
+            message = f"{self.identity}: there is an identity already."
+            raise Failure(
+                "identity_exists", message, "Choose another --dir; it was left as it is.", ExitCode.IDENTITY
+            ) from None
+        except OSError as error:
+            raise _unwritable(self.identity, error) from None
+
+    def read_identity(self) -> bytes:
+        """The file's bytes; refuses keys that others could have read, as ssh does."""
+        path = self.identity
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise _refused(
+                "no_identity", f"{path}: there is no identity here.", "Make one: p2pfl node init --name NAME"
+            ) from None
+        except OSError as error:
+            reason = "it is a symbolic link" if path.is_symlink() else (error.strerror or str(error))
+            raise _refused("unreadable_identity", f"{path}: {reason}.", "Put the file itself there, owned by you.") from None
+        with os.fdopen(fd, "rb") as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise _refused(
+                    "unreadable_identity", f"{path}: not a regular file.", "Put the file itself there, owned by you."
+                )
+            if status.st_uid != os.geteuid():
+                raise _refused(
+                    "foreign_identity", f"{path}: it belongs to another user.", f"chown it to yourself: chown $USER {path}"
+                )
+            if stat.S_IMODE(status.st_mode) & 0o077:
+                mode = stat.S_IMODE(status.st_mode)
+                raise _refused("open_identity", f"{path}: others can read it (mode {mode:04o}).", f"chmod 600 {path}")
+            return file.read(IDENTITY_MAX)
+
+    def lock(self) -> int:
+        """Held until the returned descriptor is closed, by whatever end: one process at a time is this node."""
+        fd = -1
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            message = f"{self.path}: this node is running already."
+            raise Failure("already_running", message, "Stop the other process first.", ExitCode.NETWORK) from None
+        except OSError as error:
+            message = f"{self.path}: {error.strerror}."
+            raise Failure("no_directory", message, "Make it with: p2pfl node init --name NAME --dir DIR") from None
+        return fd
+
+    def next_boot_epoch(self, wall: float) -> int:
+        """max(stored + 1, wall seconds), durable before this returns: no sequence number is ever used twice, even after the
+        disk was restored from a backup or the clock was set back."""
+        path = self.path / "boot"
+        try:
+            stored = int(path.read_text())
+        except FileNotFoundError:
+            stored = 0
+        except (OSError, ValueError):
+            message = f"{path}: not a boot epoch."
+            raise Failure("bad_boot_epoch", message, "Remove it if the clock is right; the time stands in for it.") from None
+        epoch = max(stored + 1, int(wall), 1)
+        try:
+            write_durably(path, f"{epoch}\n".encode())
+        except OSError as error:
+            raise _unwritable(path, error) from None
+        return epoch
+
+
+def _refused(code: str, message: str, hint: str) -> Failure:
+    return Failure(code, message, hint, ExitCode.IDENTITY)
+
+
+def _unwritable(path: Path, error: OSError) -> Failure:
+    return Failure("unwritable", f"{path}: {error.strerror or error}.", "Free space, or choose a folder you can write to.")

@@ -1,0 +1,78 @@
+"""What a node tells people: a line of metrics a round, a line for every incident, and the same to whoever started it.
+
+Incidents are rate-limited for each (member, reason), so that a liar can't fill the disk. A full disk stops neither gossip nor
+training; only the journal falls silent.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from p2pfl.protocol.charter import Member
+from p2pfl.protocol.errors import Reason
+from p2pfl.protocol.events import PeerId
+
+QUIET_S = 10.0  # between two lines about the same member and reason
+
+
+class Journal:
+    """`to_parent` is None for a node on its own, which then shows its progress on stderr."""
+
+    def __init__(
+        self, metrics: Path, log: Path, members: Mapping[PeerId, Member], to_parent: Callable[[tuple[Any, ...]], None] | None
+    ) -> None:
+        self._metrics = metrics
+        self._log = log
+        self._members = members
+        self._to_parent = to_parent
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def round_ended(self, line: Mapping[str, Any]) -> None:
+        """`line` is plain JSON. NaN is not; it becomes null."""
+        _append(self._metrics, {name: None if value != value else value for name, value in line.items()})
+        if self._to_parent is not None:
+            self._to_parent(("round", dict(line)))
+        else:
+            print(_progress(line), file=sys.stderr, flush=True)
+
+    def rejected(self, reason: Reason, blame: PeerId) -> None:
+        member = self._members.get(blame)
+        self._incident("rejected", reason.value, member.name if member else blame.hex()[:16])
+
+    def incident(self, kind: str, text: str) -> None:
+        """Something that an operator should know."""
+        self._incident(kind, text, "")
+
+    def _incident(self, kind: str, text: str, who: str) -> None:
+        now = time.monotonic()
+        since, hushed = self._said.get((who, text), (-QUIET_S, 0))
+        if now - since < QUIET_S:
+            self._said[who, text] = (since, hushed + 1)
+            return
+        self._said[who, text] = (now, 0)
+        line = {"time": time.time(), "kind": kind, "text": text}
+        if who:
+            line["member"] = who
+        if hushed:
+            line["more_like_it"] = hushed
+        _append(self._log, line)
+        if self._to_parent is not None:
+            self._to_parent(("incident", line))
+        elif kind != "rejected":
+            print(f"{kind}: {text}", file=sys.stderr, flush=True)
+
+
+def _append(path: Path, line: Mapping[str, Any]) -> None:
+    try:
+        with path.open("a", encoding="ascii") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError:
+        pass
+
+
+def _progress(line: Mapping[str, Any]) -> str:
+    measured = "  ".join(f"{name} {line[name]:.3f}" for name in ("accuracy", "loss") if name in line)
+    return f"round {line['step']}  {measured}  applied {line['applied']}  missing {len(line['missing'])}"

@@ -1,0 +1,291 @@
+"""One peer on a real machine: every event goes in at one door, and every effect that comes out is carried out in order."""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, assert_never
+
+from node.arena import Arena, Slot
+from node.checkpoint import Checkpoints
+from node.entropy import instant
+from node.journal import Journal
+from node.orders import Answer, LearnAnswer, LearnOrder, LearnRefused, Save, Saved, SaveFailed
+from node.sealing import Sealing
+from node.trainer_process import TrainerDied, TrainerProcess
+from p2pfl.protocol.errors import Reason
+from p2pfl.protocol.events import (
+    Abandon,
+    DeadlineReached,
+    Dial,
+    Effect,
+    Event,
+    Finished,
+    Learn,
+    Learned,
+    LearnFailed,
+    Open,
+    Outgoing,
+    Payload,
+    PeerId,
+    Persist,
+    Rejected,
+    Release,
+    RoundEnded,
+    Seal,
+    Send,
+    Verdict,
+)
+from p2pfl.protocol.peer import Peer
+
+
+class LinkSet(Protocol):
+    """What is used of `links.Links`."""
+
+    @property
+    def bytes_sent(self) -> Mapping[PeerId, int]: ...
+    @property
+    def bytes_received(self) -> Mapping[PeerId, int]: ...
+    def dial(self, peer: PeerId) -> None: ...
+    def send(self, to: PeerId, frames: tuple[Any, ...], bulk: bool) -> object: ...
+
+
+class LivePeer:
+    """Drives `peer`; `finished` is set to its last step when it is done and everything it asked for is durable and sent."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        peer: Peer,
+        links: LinkSet,
+        trainer: TrainerProcess,
+        arena: Arena,
+        checkpoints: Checkpoints,
+        journal: Journal,
+        pace_s: float,
+    ) -> None:
+        self._loop = loop
+        self._peer = peer
+        self._links = links
+        self._trainer = trainer
+        self._arena = arena
+        self._checkpoints = checkpoints
+        self._journal = journal
+        self._pace_s = pace_s
+        self._sealing = Sealing(loop, arena, self.tell)
+        self._events: deque[Event] = deque()
+        self._is_handling = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._learn: Learn | None = None
+        self._outgoing_slot: Slot | None = None
+        self._next_learn = 0.0
+        self._persisting: dict[str, Persist] = {}
+        self._held: list[Send] = []
+        self._finished_step: int | None = None
+        self.finished: asyncio.Future[int] = loop.create_future()
+
+    def tell(self, event: Event) -> None:
+        """The door. An effect that is answered at once is answered after the effects that came with it."""
+        self._events.append(event)
+        if self._is_handling:
+            return
+        self._is_handling = True
+        try:
+            while self._events:
+                event = self._events.popleft()
+                if isinstance(event, Learned):
+                    self._trainer.delivered += 1
+                for effect in self._peer.handle(event, instant()):
+                    self._carry_out(effect)
+        finally:
+            self._is_handling = False
+        self._set_alarm()
+
+    def trainer_answered(self, answer: Answer | TrainerDied) -> None:
+        match answer:
+            case LearnAnswer():
+                self._learned(answer)
+            case LearnRefused(step, reason):
+                self._learn_failed(step, reason)
+            case Saved(path, digest):
+                self._saved(path, digest)
+            case SaveFailed(path, reason):
+                self._not_durable(path, reason)
+            case TrainerDied():
+                self._trainer_died()
+            case _:
+                raise AssertionError(f"an answer that nobody asked for: {answer}")
+
+    def close(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._sealing.close()
+
+    def counters(self) -> dict[str, Any]:
+        """Totals since the start, for people and records."""
+        ledger = self._peer.ledger
+        return {
+            "bytes_sent": sum(self._links.bytes_sent.values()),
+            "bytes_received": sum(self._links.bytes_received.values()),
+            "updates_sent": ledger.sent,
+            "updates_applied": ledger.applied,
+            "rejected": ledger.rejected,
+            "trainer_restarts": self._trainer.restarts,
+        }
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Send(to, frames, bulk):
+                if self._persisting:
+                    self._held.append(effect)
+                else:
+                    self._links.send(to, frames, bulk)
+            case Seal():
+                self._sealing.seal(effect)
+            case Open():
+                self._sealing.open(effect)
+            case Abandon(ticket):
+                self._sealing.abandon(ticket)
+            case Release(payload):
+                if isinstance(payload.buffer, Slot):
+                    self._arena.give_back(payload.buffer)
+            case Learn():
+                self._order_learn(effect)
+            case Dial(peer):
+                self._links.dial(peer)
+            case Persist():
+                self._persist(effect)
+            case Rejected(reason, blame):
+                self._journal.rejected(reason, blame)
+            case RoundEnded():
+                self._round_ended(effect)
+            case Finished(step):
+                self._finished_step = step
+                self._finish_when_durable()
+            case _:
+                assert_never(effect)
+
+    # ---- time -----------------------------------------------------------------------------------------------------------
+
+    def _set_alarm(self) -> None:
+        deadline = self._peer.deadline
+        if self._alarm is not None:
+            if self._alarm.when() == deadline and not self._alarm.cancelled():
+                return
+            self._alarm.cancel()
+        self._alarm = None if deadline is None else self._loop.call_at(deadline, self._alarm_rang)
+
+    def _alarm_rang(self) -> None:
+        self._alarm = None
+        self.tell(DeadlineReached())
+
+    # ---- learning -------------------------------------------------------------------------------------------------------
+
+    def _order_learn(self, learn: Learn) -> None:
+        self._learn = learn
+        now = self._loop.time()
+        start = max(now, self._next_learn)
+        self._next_learn = start + self._pace_s
+        if start > now:
+            self._loop.call_at(start, self._send_learn, learn)
+        else:
+            self._send_learn(learn)
+
+    def _send_learn(self, learn: Learn) -> None:
+        self._outgoing_slot = self._arena.take()
+        order = LearnOrder(
+            learn.step,
+            tuple((a.sender, a.step, a.age, _slot(a.payload).index, a.payload.length) for a in learn.arrived),
+            tuple(learn.weights.items()),
+            learn.local_steps,
+            learn.evaluate,
+            self._outgoing_slot.index,
+        )
+        self._trainer.order(order)
+
+    def _learned(self, answer: LearnAnswer) -> None:
+        learn, slot = self._learn, self._outgoing_slot
+        assert learn is not None and slot is not None and learn.step == answer.step
+        self._learn = self._outgoing_slot = None
+        arrived = {update.sender: update for update in learn.arrived}
+        verdicts = tuple(
+            Verdict(
+                PeerId(sender), arrived[PeerId(sender)].epoch, arrived[PeerId(sender)].seq, Reason(reason) if reason else None
+            )
+            for sender, reason in answer.verdicts
+        )
+        outgoing = Outgoing(Payload(answer.length, answer.digest, slot))
+        self.tell(Learned(answer.step, (outgoing,), verdicts, answer.metrics))
+
+    def _learn_failed(self, step: int, reason: str) -> None:
+        slot = self._outgoing_slot
+        assert slot is not None
+        self._learn = self._outgoing_slot = None
+        self._arena.give_back(slot)
+        self._journal.incident("learn_failed", reason)
+        self.tell(LearnFailed(step, reason))
+
+    def _trainer_died(self) -> None:
+        for path in list(self._persisting):
+            self._not_durable(path, "the trainer died")
+        if self._learn is not None and self._outgoing_slot is not None:
+            self._learn_failed(self._learn.step, "the trainer died")
+
+    # ---- durability -----------------------------------------------------------------------------------------------------
+
+    def _persist(self, persist: Persist) -> None:
+        try:
+            path = str(self._checkpoints.next_arrays())
+        except OSError as error:
+            self._journal.incident("checkpoint_failed", error.strerror or str(error))
+            return
+        if not self._trainer.is_up:
+            self._journal.incident("checkpoint_failed", "there is no trainer to save from")
+            return
+        self._persisting[path] = persist
+        self._trainer.order(Save(path))
+
+    def _saved(self, path: str, digest: bytes) -> None:
+        persist = self._persisting[path]
+        try:
+            self._checkpoints.complete(Path(path), digest, persist.step, persist.state)
+        except OSError as error:
+            self._not_durable(path, error.strerror or str(error))
+        else:
+            self._persisted(path)
+
+    def _not_durable(self, path: str, reason: str) -> None:
+        """Gossip and training go on, with the checkpoint before; the next one is tried when it is due."""
+        self._journal.incident("checkpoint_failed", reason)
+        self._persisted(path)
+
+    def _persisted(self, path: str) -> None:
+        del self._persisting[path]
+        if not self._persisting:
+            held, self._held = self._held, []
+            for send in held:
+                self._links.send(send.to, send.frames, send.bulk)
+            self._finish_when_durable()
+
+    def _finish_when_durable(self) -> None:
+        if self._finished_step is not None and not self._persisting and not self.finished.done():
+            self.finished.set_result(self._finished_step)
+
+    # ---- people ---------------------------------------------------------------------------------------------------------
+
+    def _round_ended(self, ended: RoundEnded) -> None:
+        self._journal.round_ended(
+            {
+                "step": ended.step,
+                **ended.metrics,
+                "waited_s": round(ended.waited_s, 6),
+                "applied": ended.applied,
+                "missing": [peer.hex()[:16] for peer in ended.missing],
+                **self.counters(),
+            }
+        )
+
+
+def _slot(payload: Payload) -> Slot:
+    assert isinstance(payload.buffer, Slot)
+    return payload.buffer

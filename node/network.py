@@ -1,0 +1,188 @@
+"""The network process of one peer: `python -m node.network FD` reads its `Setup` there and runs until the peer is done.
+
+No torch, numpy or networkx here: it is small, and training never delays it. It ends with its peer; on SIGINT and SIGTERM,
+with a checkpoint (130 and 143; the second time at once); and when whoever started it is gone.
+"""
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from node.arena import Arena
+from node.channel import LoopChannel
+from node.checkpoint import Checkpoints
+from node.directory import NodeDirectory
+from node.entropy import SystemEntropy, instant
+from node.journal import Journal
+from node.links import Links
+from node.live_peer import LivePeer
+from node.orders import Answer, Prepare, Ready
+from node.setup import Setup, from_fd
+from node.trainer_process import TrainerDied, TrainerProcess
+from p2pfl.failure import ExitCode, Failure
+from p2pfl.protocol.charter import Charter
+from p2pfl.protocol.events import Event, Started, StopRequested
+from p2pfl.protocol.identity import Identity, Keyring
+from p2pfl.protocol.outbox import Boot
+from p2pfl.protocol.peer import Peer
+from p2pfl.protocol.randomness import Choices
+from p2pfl.protocol.round import static_plan
+
+BOOT_ID_BYTES = 16
+STOP = "stop"  # what a parent says to end its node; all that it says
+
+
+def main(setup: Setup) -> int:
+    """Run the peer to its end; returns the exit code."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the secret keys
+    return asyncio.run(Network(setup).run())
+
+
+class Network:
+    """What a network process consists of, and the reasons for it to end."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._members = {member.id: member for member in setup.members}
+        self._directory = NodeDirectory(Path(setup.directory))
+        self._parent: LoopChannel | None = None
+        self._live: LivePeer | None = None
+        self._early: list[Event] = []
+        self._task: asyncio.Task[Any] | None = None
+        self._exit_code: ExitCode | None = None
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: self._crash(context))
+        self._task = asyncio.current_task()
+        for number, code in ((signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)):
+            loop.add_signal_handler(number, self._stop, code)
+        if self._setup.parent_fd >= 0:
+            end = socket.socket(fileno=self._setup.parent_fd)
+            self._parent = LoopChannel(loop, end, lambda _stop: self._stop(ExitCode.OK), lambda: os._exit(ExitCode.OK))
+        try:
+            async with AsyncExitStack() as stack:
+                self._live = live = await self._assemble(loop, stack)
+                self._tell(Started())
+                for event in self._early:
+                    self._tell(event)
+                await live.finished
+            self._say(("finished", live.counters()))
+        except asyncio.CancelledError:
+            if self._exit_code is None:
+                raise
+        except Failure as failure:
+            if self._parent is None:
+                print(f"p2pfl: {failure}", file=sys.stderr)
+            self._say(("failed", failure.code, failure.message, failure.hint, int(failure.exit_code)))
+            return int(failure.exit_code)
+        return int(self._exit_code or ExitCode.OK)
+
+    async def _assemble(self, loop: asyncio.AbstractEventLoop, stack: AsyncExitStack) -> LivePeer:
+        """Everything that can fail for an operator's reasons fails here, before anything is sent."""
+        setup, own = self._setup, self._setup.own
+        stack.callback(os.close, self._directory.lock())
+        identity = Identity.from_bytes(setup.secrets, None)
+        signer = Keyring(identity, self._members)
+        journal = Journal(self._directory.metrics, self._directory.log, self._members, self._say if self._parent else None)
+        charter = Charter(setup.network, b"", 0, setup.gossip, self._members)  # the trainer knows the rest
+        links = Links(charter.network_id, self._members, identity, setup.listen, self._tell)
+        await links.start()
+        stack.push_async_callback(links.close)
+
+        def on_degraded(text: str) -> None:
+            journal.incident("degraded", text)
+
+        def on_ready(ready: Ready) -> None:
+            self._say(("ready", {name: getattr(ready, name) for name in Ready.__slots__}))
+
+        trainer = TrainerProcess(loop, preparation(setup), setup.zygote_fd, self._trainer_answered, on_ready, on_degraded)
+        stack.callback(trainer.close)
+        ready = await trainer.start()
+        checkpoints = Checkpoints(self._directory.checkpoints, own.id, signer, ready.schema)
+        newest = checkpoints.newest(lambda text: journal.incident("damaged_checkpoint", text))
+        arena = Arena.create(ready.update_bytes, _slots(setup))
+        await trainer.equip(arena, checkpoints)
+        peer = Peer(
+            own.id,
+            signer,
+            replace(charter, schema=ready.schema, update_bytes=ready.update_bytes),
+            static_plan(own.id, setup.send_to, setup.weights),
+            ready.local_steps,
+            ready.samples,
+            Boot(self._directory.next_boot_epoch(instant().wall), SystemEntropy().draw(BOOT_ID_BYTES)),
+            Choices(setup.seed, own.id),
+            SystemEntropy(),
+            newest.state if newest is not None else None,
+        )
+        live = LivePeer(loop, peer, links, trainer, arena, checkpoints, journal, setup.pace_s)
+        stack.callback(live.close)
+        return live
+
+    def _tell(self, event: Event) -> None:
+        if self._live is None:
+            self._early.append(event)
+        else:
+            self._live.tell(event)
+
+    def _trainer_answered(self, answer: Answer | TrainerDied) -> None:
+        if self._live is not None:
+            self._live.trainer_answered(answer)
+
+    def _say(self, message: tuple[Any, ...]) -> None:
+        if self._parent is not None:
+            self._parent.send(message)
+
+    def _stop(self, code: ExitCode) -> None:
+        if self._exit_code is not None:
+            os._exit(code)
+        self._exit_code = code
+        if self._live is not None:
+            self._live.tell(StopRequested())
+        elif self._task is not None:
+            self._task.cancel()
+
+    def _crash(self, context: dict[str, Any]) -> None:
+        """A broken invariant of ours: better gone, with the last checkpoint kept, than wrong."""
+        error = context.get("exception")
+        if error is None:
+            print(context["message"], file=sys.stderr)
+        elif self._live is not None and not self._live.finished.done():
+            self._live.finished.set_exception(error)
+        else:
+            raise error
+
+
+def preparation(setup: Setup) -> Prepare:
+    """The first order to its trainer."""
+    return Prepare(
+        setup.own.id,
+        setup.index,
+        len(setup.members),
+        setup.data_directory,
+        setup.task,
+        setup.data,
+        setup.training,
+        setup.codec,
+        setup.limits,
+        setup.seed,
+        setup.record,
+        setup.record_all,
+    )
+
+
+def _slots(setup: Setup) -> int:
+    """Of each neighbor two updates waiting, two that they displaced while their chunks were being opened, and one in the Learn
+    under way; of one's own this step's, the step's before while it is being sealed, and a spare."""
+    return 5 * len(setup.weights) + 3
+
+
+if __name__ == "__main__":
+    sys.exit(main(from_fd(int(sys.argv[1]))))

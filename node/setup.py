@@ -1,0 +1,71 @@
+"""All that a network process is told before it starts, in plain values: whoever starts it has read the files, drawn the graph
+and asked for the passphrase, so that this process needs none of what that takes."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from node.arena import unnamed_file
+from p2pfl.protocol.charter import GossipRules, Member
+from p2pfl.protocol.events import PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """`index` is the node's place among `members`, in the order of the network's file. `secrets` are its identity, as
+    `Identity.to_bytes` gives them without a passphrase. `parent_fd` is the channel to whoever started it, and `zygote_fd` where
+    to ask for trainers; -1 where it is on its own. `pace_s`: a Learn starts at the earliest this long after the one before.
+    """
+
+    network: str
+    index: int
+    members: tuple[Member, ...]
+    secrets: bytes = field(repr=False)
+    listen: str
+    directory: str
+    seed: int
+    gossip: GossipRules
+    send_to: tuple[PeerId, ...]
+    weights: Mapping[PeerId, float]
+    task: Mapping[str, Any]
+    data: Mapping[str, Any]
+    training: Mapping[str, Any]
+    codec: Mapping[str, Any]
+    limits: Mapping[str, Any]
+    data_directory: str = ""
+    record: str = ""
+    record_all: bool = False
+    pace_s: float = 0.0
+    parent_fd: int = -1
+    zygote_fd: int = -1
+
+    @property
+    def own(self) -> Member:
+        return self.members[self.index]
+
+
+def to_fd(setup: Setup) -> int:
+    """A descriptor that the network process reads it from: of a file without a name, because it holds secrets."""
+    values = {name: getattr(setup, name) for name in setup.__slots__}
+    values["members"] = [_fields(member) for member in setup.members]
+    values["gossip"] = _fields(setup.gossip)
+    fd = unnamed_file()
+    with os.fdopen(os.dup(fd), "wb") as file:
+        file.write(msgpack.packb(values))
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def from_fd(fd: int) -> Setup:
+    with os.fdopen(fd, "rb") as file:
+        values = msgpack.unpackb(file.read(), use_list=False, strict_map_key=False)
+    values["members"] = tuple(Member(**member) for member in values["members"])
+    values["gossip"] = GossipRules(**values["gossip"])
+    return Setup(**values)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__slots__}

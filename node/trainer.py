@@ -1,0 +1,210 @@
+"""The trainer process of one peer: torch lives here, and nothing that touches a network.
+
+It carries out orders from its network process (`orders`) until their channel ends, and then ends too. It is nobody's parent,
+runs on one thread at a lower priority, and leaves Ctrl-C and SIGTERM to the network process, which still needs it to save.
+"""
+
+import gc
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, assert_never
+
+from node.arena import Arena
+from node.channel import Channel, ChannelClosed
+from node.disk import write_durably
+from node.orders import (
+    Answer,
+    LearnAnswer,
+    LearnOrder,
+    LearnRefused,
+    Load,
+    Loaded,
+    Order,
+    Prepare,
+    Ready,
+    Save,
+    Saved,
+    SaveFailed,
+    Unready,
+    UseArena,
+    order_from,
+    to_message,
+)
+from p2pfl.failure import Failure
+from p2pfl.protocol.envelope import digest
+from p2pfl.protocol.events import Arrived, Learn, Payload, PeerId
+
+if TYPE_CHECKING:
+    from p2pfl.learning.learner import Learner
+    from p2pfl.learning.task import Task
+
+NICENESS = 5  # a heartbeat must never wait for a gradient
+
+
+def serve(end: socket.socket) -> None:
+    """Carry out orders until the channel ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.nice(NICENESS)
+    channel = Channel(end)
+    trainer = Trainer(channel)
+    try:
+        while True:
+            answer = trainer.carry_out(order_from(channel.receive()))
+            if answer is not None:
+                channel.send(to_message(answer))
+    except ChannelClosed:
+        return
+
+
+class Trainer:
+    """What is prepared, the learner's state that counts, and the newer one that counts once the peer has heard of it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._learner: Any = None
+        self._arena: Arena | None = None
+        self._state: Any = None
+        self._undelivered: Any = None
+        self._answered = 0
+        self._record: Record | None = None
+
+    def carry_out(self, order: Order) -> Answer | None:
+        match order:
+            case Prepare():
+                return self._prepare(order)
+            case UseArena(slot_bytes, slots):
+                self._arena = Arena(self._channel.received_fd(), slot_bytes, slots)
+                return None
+            case Load(path):
+                return self._load(path)
+            case LearnOrder():
+                return self._learn(order)
+            case Save(path, delivered):
+                self._adopt(delivered)
+                return self._save(path)
+            case _:
+                assert_never(order)
+
+    def _prepare(self, order: Prepare) -> Ready | Unready:
+        try:
+            task, learner = learner_of(order)
+            self._state = learner.first()
+        except Failure as failure:
+            return _unready(failure)
+        self._learner = learner
+        if order.record:
+            self._record = Record(Path(order.record), order.record_all)
+        gc.collect()
+        gc.freeze()
+        return Ready(
+            schema=learner.schema,
+            update_bytes=learner.update_bytes,
+            samples=learner.samples,
+            local_steps=learner.local_steps,
+            dimension=learner.dimension,
+            labels=tuple(map(str, task.labels)),
+            label_counts=tuple(map(float, learner.label_counts())),
+            pid=os.getpid(),
+        )
+
+    def _learn(self, order: LearnOrder) -> LearnAnswer | LearnRefused:
+        from p2pfl.learning.learner import LearningFailed
+
+        assert self._arena is not None
+        self._adopt(order.delivered)
+        arrived = tuple(
+            Arrived(PeerId(sender), 0, 0, step, age, Payload(length, b"", self._arena.slot(slot).view[:length]))
+            for sender, step, age, slot, length in order.arrived
+        )
+        weights = {PeerId(peer): weight for peer, weight in order.weights}
+        try:
+            state, computed = self._learner.learn(
+                self._state, Learn(order.step, 0, arrived, weights, order.local_steps, order.evaluate)
+            )
+        except (LearningFailed, MemoryError) as failure:
+            return LearnRefused(order.step, str(failure) or type(failure).__name__)
+        payload = memoryview(computed.payload).cast("B")
+        self._arena.slot(order.outgoing_slot).view[: len(payload)] = payload
+        if self._record is not None:
+            self._record.add(memoryview(computed.mixed).cast("B"))
+        self._undelivered = state
+        self._answered += 1
+        return LearnAnswer(order.step, len(payload), digest(payload), computed.verdicts, dict(computed.metrics))
+
+    def _adopt(self, delivered: int) -> None:
+        if self._undelivered is not None and delivered == self._answered:
+            self._state, self._undelivered = self._undelivered, None
+
+    def _save(self, path: str) -> Saved | SaveFailed:
+        from safetensors.numpy import save
+
+        from p2pfl.learning.learner import state_to_arrays
+
+        data = save(state_to_arrays(self._state))
+        try:
+            write_durably(Path(path), data)
+        except OSError as error:
+            return SaveFailed(path, error.strerror or str(error))
+        return Saved(path, digest(data))
+
+    def _load(self, path: str) -> Loaded | Unready:
+        from safetensors.numpy import load_file
+
+        from p2pfl.learning.learner import state_from_arrays
+
+        try:
+            self._state = state_from_arrays(load_file(path), like=self._state)
+        except Failure as failure:
+            return _unready(failure)
+        return Loaded()
+
+
+def learner_of(order: Prepare) -> "tuple[Task, Learner]":
+    """The task and this peer's learner of it. Raises `Failure`, also for whatever the user's own code raises."""
+    import torch
+
+    from p2pfl.learning.learner import Learner
+    from p2pfl.learning.task import TaskPeer
+    from p2pfl.learning.tasks import resolve
+    from p2pfl.settings import CodecSection, DataSection, LimitsSection, TaskSection, TrainingSection, parse
+    from p2pfl.task_file import blamed, load
+
+    torch.set_num_threads(1)
+    section = parse(TaskSection, order.task, "task")
+    with blamed(f"the task {section.name}"):
+        task = resolve(section, parse(DataSection, order.data, "data"), order.seed, load)
+        learner = Learner(
+            order.peer,
+            task,
+            TaskPeer(order.index, order.count, Path(order.data_directory) if order.data_directory else None),
+            parse(TrainingSection, order.training, "training"),
+            parse(CodecSection, order.codec, "codec"),
+            parse(LimitsSection, order.limits, "limits"),
+            order.seed,
+        )
+    return task, learner
+
+
+class Record:
+    """A file of mixed vectors, one row of float32 after the other, or the newest one only."""
+
+    def __init__(self, path: Path, keep_all: bool) -> None:
+        self._file = path.open("wb", buffering=0)
+        self._keep_all = keep_all
+
+    def add(self, row: memoryview) -> None:
+        if not self._keep_all:
+            self._file.seek(0)
+        self._file.write(row)
+
+
+def _unready(failure: Failure) -> Unready:
+    return Unready(failure.code, failure.message, failure.hint, int(failure.exit_code))
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])))
