@@ -11,11 +11,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 READY := .venv/.ready
 CODE := p2pfl node sim topology tests benchmarks examples
-# On Linux the package index ships torch with two gigabytes of CUDA. Where there is no NVIDIA driver, take PyTorch's own CPU
-# build if that index answers; override with `make PIP_FLAGS=`.
-CPU_INDEX := https://download.pytorch.org/whl/cpu
-PIP_FLAGS ?= $(shell [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && \
-	curl -sfI --max-time 5 $(CPU_INDEX)/torch/ >/dev/null 2>&1 && echo --extra-index-url $(CPU_INDEX))
+# Extra words for pip, for example the index of a CPU build: `make PIP_FLAGS="--extra-index-url URL"`.
+PIP_FLAGS ?=
 
 .PHONY: demo test test-slow check bench format
 .DEFAULT_GOAL := demo
