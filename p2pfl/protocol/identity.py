@@ -81,15 +81,7 @@ class Identity:
     @classmethod
     def from_bytes(cls, data: bytes, passphrase: str | None, source: str = "the identity") -> "Identity":
         """What `to_bytes` gave. `source` names the file to people. Raises `Failure` with exit code IDENTITY."""
-        if is_sealed(data, source):
-            secrets = _open(data, passphrase, source)
-        elif passphrase is not None:
-            raise _failure("identity_not_sealed", f"{source} has no passphrase, but one was given.", "Start without it.")
-        else:
-            body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
-            if len(body) != _PREFIX.size + 3 * SECRET_BYTES or _checksum(body) != checksum:
-                raise _damaged(source)
-            secrets = body[_PREFIX.size :]
+        secrets = _open(data, passphrase, source) if is_sealed(data, source) else _read(data, passphrase, source)
         return cls(*(secrets[i : i + SECRET_BYTES] for i in range(0, 3 * SECRET_BYTES, SECRET_BYTES)))
 
 
@@ -160,6 +152,15 @@ def _derive(passphrase: str, salt: bytes, operations: int, memory: int) -> bytes
     except SodiumError:
         hint = "Free some memory and try again."
         raise _failure("identity_memory", f"Deriving a key takes {memory >> 20} MiB, which are not free.", hint) from None
+
+
+def _read(data: bytes, passphrase: str | None, source: str) -> bytes:
+    body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
+    if len(body) != _PREFIX.size + 3 * SECRET_BYTES or _checksum(body) != checksum:
+        raise _damaged(source)
+    if passphrase is not None:
+        raise _failure("identity_not_sealed", f"{source} has no passphrase, but one was given.", "Start without it.")
+    return body[_PREFIX.size :]
 
 
 def _open(data: bytes, passphrase: str | None, source: str) -> bytes:
