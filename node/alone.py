@@ -35,7 +35,7 @@ def accuracies(order: Prepare, rounds: int) -> list[float]:
     """Accuracy before training and after each round, NaN where the task measures none or learning failed."""
     from p2pfl.learning.learner import LearningFailed
 
-    _, learner = learner_of(order)
+    _, _, learner = learner_of(order)
     state = learner.first()
     found: list[float] = []
     for step in range(rounds + 1):

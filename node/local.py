@@ -98,14 +98,13 @@ def run_local(
     kills: Sequence[Kill] = (),
     alone: bool = False,
     pace_s: float = 0.0,
-    record_all: bool | None = None,
     watch: Callable[[LocalRun], None] = lambda _run: None,
 ) -> LocalRun:
     """Run every peer of `network` to its end. `directory` gets a folder for each. `watch` hears of every change.
 
     Raises `Failure` if a peer can't start, and, with exit code 130 or 143, on SIGINT or SIGTERM.
     """
-    return asyncio.run(_Launcher(network, identities, directory, kills, pace_s, watch).run(alone, record_all))
+    return asyncio.run(_Launcher(network, identities, directory, kills, pace_s, watch).run(alone))
 
 
 class _Launcher:
@@ -134,7 +133,7 @@ class _Launcher:
         self._setups: list[Setup] = []
         self._began = 0.0
 
-    async def run(self, alone: bool, record_all: bool | None) -> LocalRun:
+    async def run(self, alone: bool) -> LocalRun:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._alone_over: asyncio.Future[None] = self._loop.create_future()
@@ -146,7 +145,7 @@ class _Launcher:
         alone_channel = None
         try:
             for index in range(len(self._run.peers)):
-                self._start(index, requests, record_all)
+                self._start(index, requests)
             if alone:
                 alone_channel = self._start_alone(requests)
             else:
@@ -158,7 +157,7 @@ class _Launcher:
             await self._end(zygote, requests, alone_channel)
         return self._run
 
-    def _start(self, index: int, requests: socket.socket, record_all: bool | None) -> None:
+    def _start(self, index: int, requests: socket.socket) -> None:
         network, peer, neighborhood = self._run.network, self._run.peers[index], self._neighborhoods[index]
         folder = NodeDirectory(self._directory / str(index))
         folder.create()
@@ -177,7 +176,7 @@ class _Launcher:
             weights=neighborhood.weights,
             **sections_of(network),
             record=str(peer.record),
-            record_all=record_all is not False,
+            record_row_max=RECORD_BYTES_MAX // (len(network.members) * (network.rounds + 1)),
             pace_s=self._pace_s,
             parent_fd=theirs.fileno(),
             zygote_fd=requests.fileno(),

@@ -174,7 +174,7 @@ def preparation(setup: Setup) -> Prepare:
         setup.limits,
         setup.seed,
         setup.record,
-        setup.record_all,
+        setup.record_row_max,
     )
 
 

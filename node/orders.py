@@ -13,7 +13,7 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class Prepare:
     """The first order. The sections are those of `p2pfl.settings`, as plain tables. `record` names a file that gets the mixed
-    vector, float32, after every Learn (`record_all`) or after the newest only; "" for none."""
+    vector, float32, after every Learn, or, of vectors longer than `record_row_max` bytes, the newest only; "" for none."""
 
     peer: bytes
     index: int
@@ -26,7 +26,7 @@ class Prepare:
     limits: Mapping[str, Any]
     seed: int
     record: str
-    record_all: bool
+    record_row_max: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,15 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Answers `Prepare`. `label_counts` is empty where targets are no classes."""
+    """Answers `Prepare`. `layout` are names and shapes in the vector's order; `label_counts` is empty where targets are no
+    classes."""
 
     schema: bytes
     update_bytes: int
     samples: int
     local_steps: int
     dimension: int
+    layout: tuple[tuple[str, tuple[int, ...]], ...]
     labels: tuple[str, ...]
     label_counts: tuple[float, ...]
     pid: int

@@ -37,7 +37,7 @@ class Setup:
     limits: Mapping[str, Any]
     data_directory: str = ""
     record: str = ""
-    record_all: bool = False
+    record_row_max: int = 0
     pace_s: float = 0.0
     parent_fd: int = -1
     zygote_fd: int = -1

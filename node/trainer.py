@@ -39,6 +39,7 @@ from p2pfl.protocol.events import Arrived, Learn, Payload, PeerId
 
 if TYPE_CHECKING:
     from p2pfl.learning.learner import Learner
+    from p2pfl.learning.parameters import Model
     from p2pfl.learning.task import Task
 
 NICENESS = 5  # a heartbeat must never wait for a gradient
@@ -91,13 +92,13 @@ class Trainer:
 
     def _prepare(self, order: Prepare) -> Ready | Unready:
         try:
-            task, learner = learner_of(order)
+            task, model, learner = learner_of(order)
             self._state = learner.first()
         except Failure as failure:
             return _unready(failure)
         self._learner = learner
         if order.record:
-            self._record = Record(Path(order.record), order.record_all)
+            self._record = Record(Path(order.record), order.record_row_max)
         gc.collect()
         gc.freeze()
         return Ready(
@@ -106,6 +107,7 @@ class Trainer:
             samples=learner.samples,
             local_steps=learner.local_steps,
             dimension=learner.dimension,
+            layout=tuple((slot.name, slot.shape) for slot in model.layout.slots),
             labels=tuple(map(str, task.labels)),
             label_counts=tuple(map(float, learner.label_counts())),
             pid=os.getpid(),
@@ -163,11 +165,12 @@ class Trainer:
         return Loaded()
 
 
-def learner_of(order: Prepare) -> "tuple[Task, Learner]":
-    """The task and this peer's learner of it. Raises `Failure`, also for whatever the user's own code raises."""
+def learner_of(order: Prepare) -> "tuple[Task, Model, Learner]":
+    """The task, its model, and this peer's learner of it. Raises `Failure`, also for whatever the user's own code raises."""
     import torch
 
     from p2pfl.learning.learner import Learner
+    from p2pfl.learning.parameters import Model
     from p2pfl.learning.task import TaskPeer
     from p2pfl.learning.tasks import resolve
     from p2pfl.settings import CodecSection, DataSection, LimitsSection, TaskSection, TrainingSection, parse
@@ -177,6 +180,7 @@ def learner_of(order: Prepare) -> "tuple[Task, Learner]":
     section = parse(TaskSection, order.task, "task")
     with blamed(f"the task {section.name}"):
         task = resolve(section, parse(DataSection, order.data, "data"), order.seed, load)
+        model = Model(task, order.seed)
         learner = Learner(
             order.peer,
             task,
@@ -185,19 +189,20 @@ def learner_of(order: Prepare) -> "tuple[Task, Learner]":
             parse(CodecSection, order.codec, "codec"),
             parse(LimitsSection, order.limits, "limits"),
             order.seed,
+            model,
         )
-    return task, learner
+    return task, model, learner
 
 
 class Record:
-    """A file of mixed vectors, one row of float32 after the other, or the newest one only."""
+    """A file of mixed vectors, one row of float32 after the other; of long ones, the newest alone."""
 
-    def __init__(self, path: Path, keep_all: bool) -> None:
+    def __init__(self, path: Path, row_max: int) -> None:
         self._file = path.open("wb", buffering=0)
-        self._keep_all = keep_all
+        self._row_max = row_max
 
     def add(self, row: memoryview) -> None:
-        if not self._keep_all:
+        if len(row) > self._row_max:
             self._file.seek(0)
         self._file.write(row)
 
