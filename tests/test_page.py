@@ -1,0 +1,223 @@
+"""The page: text of others stays text, nothing is fetched, and a real browser draws it without a complaint."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from p2pfl.report.page import render
+from p2pfl.report.plain import plain
+from p2pfl.report.record import Mark, RunRecord
+from p2pfl.report.record_json import from_json
+from tests.records import HOSTILE, a_record
+
+
+class Parsed(HTMLParser):
+    """Tags with their attributes, the text outside of scripts, and what each script holds."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.scripts: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem == "script":
+            self.scripts[-1] += data
+        elif self.cdata_elem is None:
+            self.text += data + " "
+
+
+def hostile_everywhere(record: RunRecord) -> RunRecord:
+    worst = HOSTILE[0]
+    return replace(
+        record,
+        title=worst,
+        abstracts=worst,
+        settings={worst: {worst: worst}},
+        labels=tuple(HOSTILE[: len(record.labels)]),
+        marks=tuple(Mark(3, text) for text in HOSTILE),
+        peers=tuple(replace(peer, rejected={worst: 1}) for peer in record.peers),
+    )
+
+
+@pytest.mark.parametrize("peers", [8, 40])
+def test_hostile_text_is_text_wherever_the_page_shows_it(peers: int) -> None:
+    names = tuple(HOSTILE[i % len(HOSTILE)] + str(i) for i in range(peers))
+    page = render(hostile_everywhere(a_record(peers=peers, names=names, killed=1)))
+    parsed = Parsed(page)
+    assert not [tag for tag, _ in parsed.tags if tag in {"img", "iframe", "object", "embed", "base", "form"}]
+    assert not [key for _, attributes in parsed.tags for key in attributes if key.startswith("on") or key == "style"]
+    assert len(parsed.scripts) == 3
+    for name in names:
+        assert plain(name) in parsed.text
+    page.encode("utf-8")
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u200e\u200f\u2028\u202a-\u202e\u2066-\u2069]", page)
+
+
+def test_the_json_in_the_page_cannot_end_its_script() -> None:
+    *blocks, _code = Parsed(render(hostile_everywhere(a_record(names=HOSTILE)))).scripts
+    assert len(blocks) == 2
+    assert not any(set(block) & set("<>&") for block in blocks)
+
+
+def test_the_embedded_record_is_the_record_to_five_decimals() -> None:
+    record = a_record(names=HOSTILE, killed=2)
+    found = from_json(Parsed(render(record)).scripts[1])
+    assert found.peers == record.peers
+    np.testing.assert_allclose(found.accuracy, record.accuracy, atol=5e-6)
+
+
+def test_nothing_is_fetched_and_the_policy_would_not_let_it() -> None:
+    page = render(a_record())
+    parsed = Parsed(page)
+    links = [
+        value
+        for _, attributes in parsed.tags
+        for key, value in attributes.items()
+        if key in {"src", "href", "srcset", "action"}
+    ]
+    assert all(link is not None and link.startswith(("#", "data:")) for link in links)
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(|fetch\(|XMLHttpRequest|WebSocket|import\(", page)
+    policy = next(
+        attributes["content"] for _, attributes in parsed.tags if attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    assert sha256(parsed.scripts[2]) in policy
+
+
+def test_the_headline_says_what_gossip_is_worth() -> None:
+    text = " ".join(Parsed(render(a_record(peers=1))).text.split())
+    assert "Together the peers are 45.0 points more accurate than alone." in text
+    assert "Alone 45.0 %" in text
+    assert "Together 90.0 %" in text
+
+
+def test_the_headline_is_honest_when_gossip_did_not_help() -> None:
+    record = a_record(peers=2)
+    worse = replace(record, alone_accuracy=np.ones_like(record.accuracy))
+    assert "less accurate than alone" in Parsed(render(worse)).text
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        replace(a_record(), alone_accuracy=np.empty((0, 8))),
+        replace(a_record(), labels=(), label_counts=np.empty((8, 0))),
+        replace(
+            a_record(),
+            accuracy=np.full((11, 8), np.nan),
+            loss=np.full((11, 8), np.inf),
+            alone_accuracy=np.full((11, 8), np.nan),
+        ),
+        replace(a_record(), peers=tuple(replace(peer, state="killed", accuracy=float("nan")) for peer in a_record().peers)),
+        replace(a_record(), consensus_distance=np.zeros(11), bytes_sent=np.zeros((11, 8)), edges=()),
+        a_record(peers=1, rounds=0),
+        a_record(peers=0, rounds=0, classes=0),
+        a_record(peers=1300, rounds=6, killed=4),
+        replace(a_record(), directed=True, edges=((0, 1), (1, 0), (2, 2))),
+    ],
+    ids=["no alone", "no classes", "nothing measured", "all killed", "zeros", "one peer", "no peer", "many", "directed"],
+)
+def test_every_record_has_a_page(record: RunRecord) -> None:
+    page = render(record)
+    assert page.endswith("</html>")
+    assert not re.search(r"\bnan\b|\binf\b|None", re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL))
+
+
+def test_a_page_of_many_peers_stays_bounded() -> None:
+    many = a_record(peers=20_000, rounds=20)
+    page = render(many)
+    assert len(page) < 8_000_000
+    assert "in result.json" in page
+
+
+PROBE = """
+const area = (element) => { const box = element.getBoundingClientRect(); return box.width * box.height; };
+const size = (selector) => [...document.querySelectorAll(selector)].map(area);
+document.querySelectorAll(".table thead button")[2].click();
+document.querySelectorAll(".table thead button")[2].click();
+const order = [...document.querySelectorAll(".table tbody tr")].map((row) => Number(row.dataset.peer));
+document.querySelector('tr[data-peer="3"]').click();
+const report = document.createElement("pre");
+report.id = "probe";
+report.textContent = JSON.stringify({
+  dots: size(".net circle"), edges: size(".net .edges"), bands: size(".shapes .band"), medians: size(".shapes .median"),
+  alone: size(".shapes .alone"), line: size('[data-chart="accuracy"] .shapes .peer'),
+  heat: size(".heat td, .heat .cells path"), marks: document.querySelectorAll("line.mark").length,
+  colours: [...new Set([...document.querySelectorAll(".net circle")].map((e) => getComputedStyle(e).fill))].length,
+  background: getComputedStyle(document.body).backgroundColor, order,
+  chosen: document.querySelector(".graph .shown").textContent,
+  wide: document.documentElement.scrollWidth <= innerWidth,
+});
+document.body.append(report);
+"""
+
+
+@pytest.fixture
+def chromium() -> str:
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    pytest.skip("no chromium on this machine")
+
+
+@pytest.mark.parametrize("peers", [8, 100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_browser_draws_graph_curves_and_heat_map_and_reports_no_error(peers: int, chromium: str, tmp_path: Path) -> None:
+    names = HOSTILE if peers == 8 else ()
+    page = render(a_record(peers=peers, killed=5, names=names))
+    (tmp_path / "report.html").write_text(
+        page.replace("script-src ", f"script-src '{sha256(PROBE)}' ", 1).replace("</body>", f"<script>{PROBE}</script></body>"),
+        encoding="utf-8",
+    )
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=2000",
+        "--window-size=1280,1000",
+    ]
+    ran = subprocess.run(
+        [chromium, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", (tmp_path / "report.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert [line for line in ran.stderr.splitlines() if "CONSOLE" in line] == []
+    probed = re.search(r'<pre id="probe">(.*?)</pre>', ran.stdout, re.DOTALL)
+    assert probed is not None
+    seen = json.loads(probed.group(1).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    assert len(seen["dots"]) == peers
+    assert min(seen["dots"]) > 0
+    assert seen["colours"] > 2
+    for drawn in ("edges", "bands", "medians", "alone", "heat", "line"):
+        assert seen[drawn], drawn
+        assert max(seen[drawn]) > 50, drawn
+    assert seen["marks"] == 4
+    assert seen["background"] == "rgb(245, 246, 250)"  # the style sheet was let in
+    assert seen["order"][:2] == [peers - 1, peers - 2]
+    assert plain(names[3] if names else "peer-3") in seen["chosen"]
+    assert seen["wide"]
+
+
+def sha256(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
