@@ -81,7 +81,7 @@ class GossipSection(Section):
     """The two ways of gossip; see `protocol.charter.GossipRules` for the meaning of every number."""
 
     mode: Literal["rounds", "async"] = "rounds"
-    floor_s: float = Field(default=0.25, ge=0)
+    floor_s: float = Field(default=1.0, ge=0)
     ceiling_s: float = Field(default=10.0, gt=0)
     deviations: float = Field(default=6.0, ge=0)
     gather_s: float = Field(default=30.0, ge=0)

@@ -32,7 +32,7 @@ class GossipRules:
 
     mode: Literal["rounds", "async"] = "rounds"
     rounds: int = 20
-    floor_s: float = 0.25
+    floor_s: float = 1.0
     ceiling_s: float = 10.0
     deviations: float = 6.0
     gather_s: float = 30.0
