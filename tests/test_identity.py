@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nacl import bindings
+from nacl.exceptions import RuntimeError as SodiumError
 
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.charter import Member
@@ -210,12 +212,27 @@ def test_a_stranger_signs_and_wraps_in_vain() -> None:
     assert ring.unwrap(BOB.peer_id, wrapped) is None
 
 
-@pytest.mark.parametrize("key", [bytes(32), b"\1" + bytes(31), (2**255 - 19).to_bytes(32, "little")])
-def test_a_member_with_a_key_that_anybody_can_agree_with_is_refused_by_name(key: bytes) -> None:
-    """0, 1 and p are points of low order: every agreement with them gives zero (RFC 7748, 6.1)."""
-    weak = replace(member(BOB, "bob</script>"), seal_key=key)
+FIELD = 2**255 - 19
+LOW_ORDER = [0, 1, FIELD - 1, FIELD, FIELD + 1, 2**255, 2**255 + 1]
+LOW_ORDER += [
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+]
+
+
+@pytest.mark.parametrize("u", LOW_ORDER)
+def test_a_member_with_a_key_that_anybody_can_agree_with_is_refused_by_name(u: int) -> None:
+    """On a point of low order every agreement gives zero (RFC 7748, 6.1). The list is checked against libsodium's own."""
+    key = u.to_bytes(32, "little")
+    with pytest.raises(SodiumError):
+        bindings.crypto_box_beforenm(key, ANN.seal_secret)
     with pytest.raises(Failure, match=r"'bob</script>'.*seal_key"):
-        Keyring(ANN, {BOB.peer_id: weak})
+        Keyring(ANN, {BOB.peer_id: replace(member(BOB, "bob</script>"), seal_key=key)})
+
+
+def test_a_member_with_a_key_of_another_length_is_refused() -> None:
+    with pytest.raises(Failure, match="seal_key"):
+        Keyring(ANN, {BOB.peer_id: replace(member(BOB), seal_key=BOB.seal_key[:-1])})
 
 
 @pytest.mark.parametrize("id", [bytes(32), b"\1" + bytes(31), b"\xff" * 32])

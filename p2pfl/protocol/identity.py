@@ -35,6 +35,14 @@ MEMORY_BYTES_MAX = 512 << 20
 _PREFIX = struct.Struct("!8sBB")
 _KDF = struct.Struct("!IQ16s24s")
 _MAGIC, _VERSION, _PLAIN, _SEALED = b"p2pfl-id", 1, 0, 1
+_P = (1 << 255) - 19
+_LOW_ORDER = {  # u-coordinates; Bernstein, https://cr.yp.to/ecdh.html#validate
+    0,
+    1,
+    _P - 1,
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+}
 _SALT_BYTES, _NONCE_BYTES, _CHECKSUM_BYTES, _TAG_BYTES = 16, 24, 32, 16
 
 
@@ -101,10 +109,11 @@ class Keyring:
     """A peer's own secrets and the members' public keys: the `envelope.Signer` of a real peer."""
 
     def __init__(self, identity: Identity, members: Mapping[PeerId, Member]) -> None:
-        """`members` are those whom one exchanges updates with. Agreeing on a key with each costs 35 µs, here and once. Raises
-        `Failure` for a member whose seal key is no X25519 key."""
+        """Raises `Failure` for a member whose seal key keeps no secret."""
         _, self._sign_key = bindings.crypto_sign_seed_keypair(identity.sign_seed)
-        self._shared = {id: _agree(member, identity.seal_secret) for id, member in members.items()}
+        self._seal_secret = identity.seal_secret
+        self._seal_keys = {id: _checked_seal_key(member) for id, member in members.items()}
+        self._shared: dict[PeerId, bytes] = {}
 
     def sign(self, context: bytes, digest: bytes) -> bytes:
         """Ed25519 over context ‖ digest."""
@@ -112,7 +121,7 @@ class Keyring:
 
     def verify(self, signer: PeerId, context: bytes, digest: bytes, signature: bytes) -> bool:
         """Whether a member signed this; False for a stranger."""
-        if signer not in self._shared:
+        if signer not in self._seal_keys:
             return False
         try:
             return bindings.crypto_sign_open(signature + context + digest, signer) == context + digest
@@ -121,25 +130,32 @@ class Keyring:
 
     def wrap(self, reader: PeerId, key: bytes, nonce: bytes) -> bytes:
         """nonce ‖ NaCl box of `key`, from our seal key to the reader's."""
-        return nonce + bindings.crypto_box_afternm(key, nonce, self._shared[reader])
+        return nonce + bindings.crypto_box_afternm(key, nonce, self._agree(reader))
 
     def unwrap(self, sender: PeerId, wrapped: bytes) -> bytes | None:
         """The key that `sender` wrapped for us, or None if it did not."""
-        shared = self._shared.get(sender)
-        if shared is None:
+        if sender not in self._seal_keys:
             return None
         try:
-            return bindings.crypto_box_open_afternm(wrapped[_NONCE_BYTES:], wrapped[:_NONCE_BYTES], shared)
+            return bindings.crypto_box_open_afternm(wrapped[_NONCE_BYTES:], wrapped[:_NONCE_BYTES], self._agree(sender))
         except CryptoError:
             return None
 
+    def _agree(self, peer: PeerId) -> bytes:
+        """The key shared with a member. Ten times as costly as what it is used for, hence kept; made only for neighbors."""
+        shared = self._shared.get(peer)
+        if shared is None:
+            shared = self._shared[peer] = bindings.crypto_box_beforenm(self._seal_keys[peer], self._seal_secret)
+        return shared
 
-def _agree(member: Member, seal_secret: bytes) -> bytes:
-    try:
-        return bindings.crypto_box_beforenm(member.seal_key, seal_secret)
-    except (CryptoError, SodiumError):
+
+def _checked_seal_key(member: Member) -> bytes:
+    """Points of low order agree on zero with everybody; libsodium would refuse them, but only at the first update."""
+    u = int.from_bytes(member.seal_key, "little") & (1 << 255) - 1
+    if len(member.seal_key) != bindings.crypto_box_PUBLICKEYBYTES or u % _P in _LOW_ORDER:
         message = f"member {member.name!r}: its seal_key is no X25519 public key."
-        raise Failure("bad_member", message, "Copy its [[member]] block again.") from None
+        raise Failure("bad_member", message, "Copy its [[member]] block again.")
+    return member.seal_key
 
 
 def _derive(passphrase: str, salt: bytes, operations: int, memory: int) -> bytes:

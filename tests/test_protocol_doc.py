@@ -1,0 +1,73 @@
+"""The tables of docs/protocol.md are the code's. `python -m tests.test_protocol_doc` writes them anew."""
+
+import re
+from pathlib import Path
+
+from p2pfl.protocol import errors, wire
+from p2pfl.protocol.errors import Reason
+
+DOC = Path(__file__).parent.parent / "docs" / "protocol.md"
+COMMENT = re.compile(r'^    ([A-Z_]+) = "\w+"  # (.+)$', re.MULTILINE)
+LIMITS = {
+    "HEADER_FRAME_MAX": "bytes of a first frame",
+    "HEADER_MAX": "bytes of an encoded header",
+    "CHUNK_BYTES": "bytes of a chunk before it is sealed",
+    "TAG_BYTES": "bytes that sealing adds to a chunk",
+    "CHUNKS_MAX": "chunks of an update",
+    "READERS_MAX": "readers of an offer",
+    "INLINE_MAX": "bytes of a sealed update that rides along with its offer",
+}
+
+
+def messages() -> str:
+    """Kind, message, field, type and bound, in the order of the wire."""
+    rows = ["| kind | message | field | type | bound |", "|---|---|---|---|---|"]
+    numbered = [(str(number), kind) for number, kind in wire.KINDS.items()]
+    for number, kind in [*numbered, ("", wire.Header)]:
+        for k, (name, field) in enumerate(wire.FIELDS[kind].items()):
+            first = (number, f"`{kind.__name__}`") if k == 0 else ("", "")
+            rows.append(f"| {first[0]} | {first[1]} | `{name}` | {field.type} | {field.bound} |")
+    return "\n".join(rows)
+
+
+def limits() -> str:
+    """The constants of the wire."""
+    rows = ["| name | value | of |", "|---|---|---|"]
+    return "\n".join(rows + [f"| `{name}` | {getattr(wire, name):,} | {what} |" for name, what in LIMITS.items()])
+
+
+def reasons() -> str:
+    """Every reason, with the comment that the code has beside it."""
+    comments = dict(COMMENT.findall(Path(errors.__file__).read_text()))
+    proved = list(Reason).index(Reason.BAD_SIGNATURE)
+    chunked = (Reason.UNEXPECTED_CHUNK,)
+    rows = ["| | reason | what is wrong | blamed on |", "|---|---|---|---|"]
+    for k, reason in enumerate(Reason, start=1):
+        blamed = "hop" if k - 1 <= proved or reason in chunked else "signer"
+        rows.append(f"| {k} | `{reason}` | {comments[reason.name]} | {blamed} |")
+    return "\n".join(rows)
+
+
+TABLES = {"messages": messages, "limits": limits, "reasons": reasons}
+
+
+def generated(text: str) -> str:
+    """The page with every table as the code has it."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- generated: {name} -->", "<!-- end -->"
+        before, rest = text.split(begin)
+        text = before + begin + "\n\n" + table() + "\n\n" + rest[rest.index(end) :]
+    return text
+
+
+def test_the_tables_are_the_ones_of_the_code() -> None:
+    text = DOC.read_text(encoding="utf-8")
+    assert text == generated(text), f"run `python -m {__name__}`; it should read:\n{generated(text)}"
+
+
+def test_every_reason_is_explained() -> None:
+    assert set(dict(COMMENT.findall(Path(errors.__file__).read_text()))) == {reason.name for reason in Reason}
+
+
+if __name__ == "__main__":
+    DOC.write_text(generated(DOC.read_text(encoding="utf-8")), encoding="utf-8")
