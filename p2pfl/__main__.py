@@ -84,6 +84,7 @@ def _load(place: str) -> Any:
     module, _, name = place.partition(":")
     verb = getattr(import_module(module), name)
     if isinstance(verb, typer.Typer):
+        verb.rich_markup_mode = None  # one style of help for all, and the faster one
         return typer.main.get_group(verb)  # a group even where it has one command only
     alone = typer.Typer(rich_markup_mode=None, add_completion=False)
     alone.command()(verb)

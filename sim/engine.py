@@ -1,11 +1,13 @@
 """Runs a scenario on one of the engines, which agree where both can run it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from p2pfl.failure import Failure
@@ -50,8 +52,9 @@ def run(
     if on_engine is not None:
         on_engine(chosen)
     began = perf_counter()
-    ran = _batch(world, on_round) if chosen.name == "batch" else _events(world, on_round, on_trace)
-    alone = _alone(world) if scenario.output.alone else np.empty((0, world.peers))
+    with _threads(world.peers):
+        ran = _batch(world, on_round) if chosen.name == "batch" else _events(world, on_round, on_trace)
+        alone = _alone(world) if scenario.output.alone else np.empty((0, world.peers))
     return Result(ran.parameters, _record(scenario, world, chosen, ran, alone, perf_counter() - began))
 
 
@@ -83,6 +86,18 @@ def _batch_obstacle(world: World, is_traced: bool) -> str | None:
         "has no events to trace": is_traced,
     }
     return next((obstacle for obstacle, holds in obstacles.items() if holds), None)
+
+
+@contextmanager
+def _threads(peers: int) -> Iterator[None]:
+    """One thread where few peers are computed at a time: with two, waking them took longer than the work (6 times longer for
+    examples/ring.toml on a busy machine of two cores). The live trainer has one as well."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if peers <= EVENTS_PEERS_MAX else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,8 @@ class Scenario(_Settings):
     def title(self) -> str:
         """What a person calls it: task, peers, graph, partition."""
         parts = [self.task.name, f"{self.peers} peers", self.topology.kind, self.data.partition]
-        return ", ".join(parts[: 3 if self.own_task else 4])
+        divides_itself = self.own_task is not None or ".py" in self.task.name
+        return ", ".join(parts[: 3 if divides_itself else 4])
 
     def beside(self, file: str) -> str:
         """A path that the scenario names: beside the scenario's own file if there is one, else from the working directory."""

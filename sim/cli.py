@@ -1,0 +1,93 @@
+"""`p2pfl sim`: simulate many peers from a scenario file."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:  # torch takes a second to import, and `--help` should not
+    from sim.engine import Engine
+    from sim.result import Result
+
+PEERS_SHOWN = 16
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.callback()
+def _sim() -> None:
+    """Simulate many peers from a scenario file."""
+
+
+@app.command(epilog="Example: p2pfl sim run examples/ring.toml --set training.learning_rate=0.05 --seed 3")
+def run(
+    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO.toml", help="What to run; see examples/ring.toml.")],
+    engine: Annotated[str | None, typer.Option(metavar="events|batch|auto", help="Overrides the scenario's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Overrides the scenario's.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one key. Repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the files, new or empty. [.p2pfl/runs/...]")] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Write every event to trace.jsonl (events engine).")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Run a scenario; writes result.json, metrics.csv and report.html."""
+    from sim.engine import run as run_scenario
+    from sim.output import run_folder
+    from sim.progress import progress
+    from sim.scenario import Scenario
+
+    overrides = list(set_ or [])
+    overrides += [f"engine={engine}"] if engine is not None else []
+    overrides += [f"seed={seed}"] if seed is not None else []
+    chosen = Scenario.from_toml(scenario, overrides)
+    print(chosen.title, file=sys.stderr)
+    with run_folder(out, chosen.title, chosen.seed) as folder, progress(chosen.rounds) as on_round:
+        on_trace = folder.trace() if trace else None
+        result = run_scenario(chosen, on_engine=_say, on_round=on_round, on_trace=on_trace)
+        written = folder.write(result.record)
+    if as_json:
+        print(_json(result, written))
+    else:
+        print(_table(result, written))
+
+
+def _say(engine: "Engine") -> None:
+    print(f"engine {engine.name}: {engine.why}", file=sys.stderr)
+
+
+def _json(result: "Result", written: Path) -> str:
+    from p2pfl.report.summary import summary
+
+    record = result.record
+    data = {**summary(record), "engine": record.engine, "seed": record.seed, "report": str(written / "report.html")}
+    return json.dumps({"schema_version": 1, "status": "ok", "data": data}, allow_nan=False)
+
+
+def _table(result: "Result", written: Path) -> str:
+    """The result in at most 80 columns."""
+    from p2pfl.report.summary import summary
+
+    found, peers = summary(result.record), result.record.peers
+    shown = peers if len(peers) <= PEERS_SHOWN else sorted(peers, key=lambda peer: peer.accuracy)[:PEERS_SHOWN]
+    lines = [
+        f"done in {result.seconds:.1f} s: mean accuracy {_number(found['accuracy_mean'])} "
+        f"(min {_number(found['accuracy_min'])}, alone {_number(found['alone_mean'])}), "
+        f"consensus {_number(found['consensus_distance'])}",
+        "",
+        f"{'peer':<12}{'accuracy':>10}{'loss':>10}{'samples':>10}{'sent kB':>12}{'applied':>10}{'rejected':>10}",
+    ]
+    for peer in shown:
+        lines.append(
+            f"{peer.name:<12}{_number(peer.accuracy):>10}{_number(peer.loss):>10}{peer.samples:>10}"
+            f"{peer.bytes_sent / 1000:>12,.0f}{peer.updates_applied:>10}{sum(peer.rejected.values()):>10}"
+        )
+    if len(shown) < len(peers):
+        lines.append(f"the {len(shown)} least accurate of {len(peers)} peers; all are in metrics.csv")
+    return "\n".join([*lines, "", f"report  {written / 'report.html'}"])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.3f}"
