@@ -12,6 +12,7 @@ from node.readiness import Reading
 from node.sockets import Context, Patience, Socket, TransportKeys, dialling_socket
 
 _COPY_BELOW = 64 * 1024  # bytes; lending a buffer to libzmq costs more than copying a small one
+_LAST, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
 _EVENT = struct.Struct("=hi")
 _FAILURES: dict[int, str] = {
@@ -64,7 +65,7 @@ class Link:
             for i, frame in enumerate(frames):
                 # What is lent must not change before it is sent, hence bytes only.
                 is_lent = len(frame) >= _COPY_BELOW and type(frame) is bytes
-                socket.send(frame, zmq.NOBLOCK if i == last else zmq.NOBLOCK | zmq.SNDMORE, copy=not is_lent)
+                socket.send(frame, _LAST if i == last else _MORE, copy=not is_lent)
         except zmq.Again:  # at the first frame or not at all
             return False
         return True
