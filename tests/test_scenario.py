@@ -1,5 +1,7 @@
 """A scenario from a file, keywords and overrides, and what is refused before anything runs."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +231,16 @@ def test_a_peer_whose_data_cannot_be_read_is_named() -> None:
 
     with pytest.raises(Failure, match=r"peer 0.*station-0\.csv"):
         world_of(Scenario(task=Task(model=lambda: None, data=data), peers=2))  # type: ignore[arg-type, return-value]
+
+
+def test_the_documented_keys_and_defaults_are_those_of_the_code() -> None:
+    page = Path(__file__).parent.parent / "docs" / "scenarios.md"
+    documented = dict(re.findall(r"^\| `([\w.]+)` \| (.*?) \| ", page.read_text(), re.MULTILINE))
+    plain = Scenario().model_dump()
+    known = {
+        f"{name}.{key}" if isinstance(value, dict) else name: default
+        for name, value in plain.items()
+        for key, default in (value.items() if isinstance(value, dict) else [("", value)])
+    }
+    known = {name: "none" if default is None else json.dumps(default) for name, default in known.items()}
+    assert {name: documented.get(name) for name in known} == known
