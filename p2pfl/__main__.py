@@ -102,7 +102,8 @@ def _as_failure(error: Exception) -> Failure:
         return Failure("usage", error.format_message(), f"See: {command} --help", ExitCode.USAGE)
     topology = sys.modules.get("topology")  # if it was never imported, it raised nothing
     if topology is not None and isinstance(error, getattr(topology, "TopologyError", ())):
-        return Failure(error.code, error.message, error.hint)
+        refused: Any = error
+        return Failure(refused.code, refused.message, refused.hint)
     return _bug(error)
 
 
