@@ -1,5 +1,6 @@
 """The verbs of a real machine: `p2pfl demo`, `p2pfl node ...`, `p2pfl model ...`. Imports what they need when they run."""
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -44,3 +45,72 @@ def demo(
     typer.echo(envelope(done.data) if json_ else "\n".join(lines(done)))
     if open_:
         typer.launch(done.report.absolute().as_uri())
+
+
+Directory = Annotated[Path, typer.Option("--dir", help="The node's own folder.")]
+PassphraseFd = Annotated[int | None, typer.Option(metavar="N", help="Read the passphrase from this file descriptor.")]
+
+
+@node_app.command("init")
+def node_init(
+    name: Annotated[str, typer.Option(help="What the others call this node.")],
+    directory: Directory = Path("p2pfl-node"),
+    address: Annotated[str, typer.Option(help="HOST:PORT at which the others reach it.")] = "127.0.0.1:7780",
+    no_passphrase: Annotated[bool, typer.Option("--no-passphrase", help="Leave the keys unsealed on the disk.")] = False,
+    passphrase_fd: PassphraseFd = None,
+) -> None:
+    """Make a node's folder and keys; prints the [[member]] block for the network's file.
+
+    For example: p2pfl node init --name ward-a --address 10.0.0.5:7780
+    """
+    from node.enrolment import asked_passphrase, directory_of, enrol, passphrase_from
+
+    if no_passphrase and passphrase_fd is not None:
+        raise Failure("usage", "--no-passphrase and --passphrase-fd exclude each other.", "Choose one.", ExitCode.USAGE)
+    if no_passphrase:
+        passphrase = None
+    else:
+        passphrase = passphrase_from(passphrase_fd) if passphrase_fd is not None else asked_passphrase(is_new=True)
+    typer.echo(enrol(name, directory_of(directory), address, passphrase))
+    typer.echo(f"The keys are in {directory}. Add the block above to the network's file, at every member.", err=True)
+
+
+@node_app.command("start")
+def node_start(
+    network: Annotated[Path, typer.Option(metavar="FILE.toml", help="The network's file, the same at every member.")],
+    directory: Directory = Path("p2pfl-node"),
+    data: Annotated[Path | None, typer.Option(help="The folder of this node's own data, for a task of your own.")] = None,
+    task: Annotated[str | None, typer.Option(help="Your own task: FILE.py:NAME. Its code is run.")] = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT to listen at, where it is not the member's address.")] = None,
+    passphrase_fd: PassphraseFd = None,
+) -> None:
+    """Start a node, or start it again: it goes on from its newest checkpoint. Ctrl-C ends it and keeps one.
+
+    For example: p2pfl node start --dir ward-a --network wards.toml
+    """
+    from node.enrolment import directory_of, identity_in
+    from node.starting import become, prepared
+
+    place = directory_of(directory)
+    become(prepared(place, network, identity_in(place, passphrase_fd), listen, data, task))
+
+
+@model_app.command("evaluate")
+def model_evaluate(
+    file: Annotated[Path, typer.Argument(help="model.safetensors")],
+    task: Annotated[str, typer.Option(help="The task it was made with: a bundled one, or FILE.py:NAME.")],
+    model: Annotated[str | None, typer.Option(help="The model of a bundled task, where it is not the first.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A folder of data, for a task that has no common test set.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure a model on the task's common test set.
+
+    For example: p2pfl model evaluate model.safetensors --task digits
+    """
+    from node.evaluation import evaluated
+
+    metrics = evaluated(file, task, model, data)
+    if json_:
+        typer.echo(json.dumps({"schema_version": 1, "status": "ok", "data": metrics}))
+    else:
+        typer.echo("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))

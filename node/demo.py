@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from p2pfl.settings import DataSection, GossipSection, TaskSection, TopologySect
 
 PEERS_MAX = 64  # processes of 40 MB and a trainer each; beyond, a simulation says more
 RUNS = Path(".p2pfl/runs")
-TRAINING = TrainingSection(local_epochs=2, batch_size=8, learning_rate=0.1)
+TRAINING = TrainingSection(local_steps=60, batch_size=16, learning_rate=0.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +130,9 @@ def lines(done: Demonstrated) -> Sequence[str]:
         if data["accuracy_mean"] is not None
         else "accuracy not measured"
     )
-    distance = data["consensus_distance"]
+    distance = "unknown" if data["consensus_distance"] is None else f"{data['consensus_distance']:.3g}"
     return (
-        f"done in {data['seconds']:.0f} s: {measured}, consensus distance {'unknown' if distance is None else f'{distance:.3g}'}",
+        f"done in {data['seconds']:.0f} s: {measured}, consensus distance {distance}",
         f"report   {done.report}",
         f"model    {done.model}",
     )

@@ -45,7 +45,8 @@ def write_mean_model(run: LocalRun, path: Path) -> None:
     done = [peer for peer in run.peers if peer.state == "done"]
     if not done:
         raise Failure("nobody_finished", "No peer finished.", "See log.jsonl in the peers' folders.", ExitCode.NETWORK)
-    mean = np.mean([mixed_vectors(peer)[-1] for peer in done], axis=0, dtype=np.float64).astype(np.float32)
+    finals = np.stack([mixed_vectors(peer)[-1] for peer in done])
+    mean: NDArray[np.float32] = finals.mean(axis=0, dtype=np.float64).astype(np.float32)
     tensors, offset = {}, 0
     for name, shape in done[0].ready["layout"]:
         size = int(np.prod(shape, dtype=np.int64))
@@ -65,7 +66,7 @@ def _peer_record(peer: LocalPeer) -> PeerRecord:
     state = peer.state if peer.state in ("done", "killed", "stopped") else "failed"
     return PeerRecord(
         name=peer.name,
-        state=state,  # type: ignore[arg-type]
+        state=state,
         accuracy=float(last.get("accuracy", np.nan)),
         loss=float(last.get("loss", np.nan)),
         samples=int(peer.ready.get("samples", 0)),

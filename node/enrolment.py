@@ -1,0 +1,74 @@
+"""`p2pfl node init`: a new node's folder and keys, and the block by which the others come to know it."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import typer
+
+from node.directory import NodeDirectory
+from node.entropy import SystemEntropy
+from node.network_file import MemberSection
+from p2pfl.failure import ExitCode, Failure
+from p2pfl.protocol.identity import Identity, is_sealed
+from p2pfl.settings import parse
+
+PASSPHRASE_MAX = 4096  # bytes read from a descriptor
+
+
+def enrol(name: str, directory: NodeDirectory, address: str, passphrase: str | None) -> str:
+    """Make the folder and the identity; returns the [[member]] block for the network's file."""
+    identity = Identity.generate(SystemEntropy())
+    member = parse(
+        MemberSection,
+        {
+            "name": name,
+            "address": address,
+            "identity": identity.peer_id.hex(),
+            "transport": identity.transport_key.hex(),
+            "seal": identity.seal_key.hex(),
+        },
+        "p2pfl node init",
+    )
+    sealed = identity.to_bytes(passphrase, SystemEntropy())
+    directory.create()
+    directory.write_identity(sealed)
+    return "\n".join(["[[member]]", *(f"{key} = {_toml(value)}" for key, value in member.model_dump().items())])
+
+
+def identity_in(directory: NodeDirectory, passphrase_fd: int | None) -> Identity:
+    """The identity of a folder, with its passphrase asked for if it has one."""
+    sealed, source = directory.read_identity(), str(directory.identity)
+    passphrase = None
+    if is_sealed(sealed, source):
+        passphrase = passphrase_from(passphrase_fd) if passphrase_fd is not None else asked_passphrase(is_new=False)
+    return Identity.from_bytes(sealed, passphrase, source)
+
+
+def passphrase_from(fd: int) -> str:
+    """One line from a descriptor that was opened for this process; never from the command line, which everybody can read."""
+    try:
+        with os.fdopen(fd, "rb") as file:
+            return file.read(PASSPHRASE_MAX).decode().removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        message = f"--passphrase-fd {fd}: {reason}."
+        raise Failure("no_passphrase", message, "For example: --passphrase-fd 3 3<FILE", ExitCode.IDENTITY) from None
+
+
+def asked_passphrase(is_new: bool) -> str:
+    """From the terminal; twice where it is a new one."""
+    if not sys.stdin.isatty():
+        hint = "Give it with --passphrase-fd" + (", or say --no-passphrase." if is_new else ".")
+        raise Failure("no_passphrase", "There is no terminal to ask for a passphrase.", hint, ExitCode.IDENTITY)
+    return str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=is_new, err=True))
+
+
+def _toml(value: str) -> str:
+    """A basic string: JSON's, but that TOML also wants DEL escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def directory_of(path: Path) -> NodeDirectory:
+    return NodeDirectory(path.absolute())
