@@ -214,7 +214,7 @@ class LivePeer:
             )
             for sender, reason in answer.verdicts
         )
-        outgoing = Outgoing(Payload(answer.length, answer.digest, slot))
+        outgoing = Outgoing(Payload(answer.length, b"", slot))
         self.tell(Learned(answer.step, (outgoing,), verdicts, answer.metrics))
 
     def _learn_failed(self, step: int, reason: str) -> None:

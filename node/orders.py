@@ -102,7 +102,6 @@ class LearnAnswer:
 
     step: int
     length: int
-    digest: bytes
     verdicts: tuple[tuple[bytes, str | None], ...]
     metrics: Mapping[str, float]
 

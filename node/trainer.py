@@ -135,7 +135,7 @@ class Trainer:
             self._record.add(memoryview(computed.mixed).cast("B"))
         self._undelivered = state
         self._answered += 1
-        return LearnAnswer(order.step, len(payload), digest(payload), computed.verdicts, dict(computed.metrics))
+        return LearnAnswer(order.step, len(payload), computed.verdicts, dict(computed.metrics))
 
     def _adopt(self, delivered: int) -> None:
         if self._undelivered is not None and delivered == self._answered:

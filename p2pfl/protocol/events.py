@@ -29,7 +29,8 @@ class Instant:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A handle on bytes that the engine holds. Equal when length and digest (BLAKE2b-256) are."""
+    """A handle on bytes that the engine holds. `digest` is their BLAKE2b-256; where nobody compares payloads it is left empty,
+    because hashing costs as much as sealing."""
 
     length: int
     digest: bytes
