@@ -1,0 +1,62 @@
+"""The memory that two processes share, and that nobody has to clean up."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from node.arena import Arena
+
+
+def test_what_one_process_writes_into_a_slot_another_reads_from_it() -> None:
+    arena = Arena.create(slot_bytes=100_000, count=3)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        reader = (
+            "import socket, sys; from node.arena import Arena\n"
+            "_, fds, _, _ = socket.recv_fds(socket.socket(fileno=int(sys.argv[1])), 1, 1)\n"
+            "sys.stdout.buffer.write(Arena(fds[0], 100_000, 3).slot(1).view[:5])"
+        )
+        arena.slot(1).view[:5] = b"hello"
+        socket.send_fds(ours, [b"."], [arena.fd])
+        read = subprocess.run(
+            [sys.executable, "-c", reader, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdout=subprocess.PIPE
+        )
+    assert read.stdout == b"hello"
+
+
+def test_slots_do_not_overlap_and_have_the_length_asked_for() -> None:
+    arena = Arena.create(slot_bytes=5, count=2)
+    arena.slot(0).view[:] = b"aaaaa"
+    arena.slot(1).view[:] = b"bbbbb"
+    assert bytes(arena.slot(0).view) == b"aaaaa"
+
+
+def test_the_lowest_free_slot_is_taken_first_so_that_few_pages_are_ever_touched() -> None:
+    arena = Arena.create(slot_bytes=1, count=3)
+    first, second = arena.take(), arena.take()
+    arena.give_back(first)
+    assert (arena.take().index, second.index) == (0, 1)
+
+
+def test_running_out_and_giving_back_twice_are_our_own_bugs() -> None:
+    arena = Arena.create(slot_bytes=1, count=1)
+    slot = arena.take()
+    with pytest.raises(AssertionError, match="in use"):
+        arena.take()
+    arena.give_back(slot)
+    with pytest.raises(AssertionError, match="twice"):
+        arena.give_back(slot)
+
+
+def test_it_has_no_name_on_any_disk() -> None:
+    arena = Arena.create(slot_bytes=1, count=1)
+    assert os.fstat(arena.fd).st_nlink == 0
+
+
+def test_a_slot_that_does_not_exist_is_not_found() -> None:
+    arena = Arena.create(slot_bytes=1, count=1)
+    with pytest.raises(IndexError):
+        arena.slot(1)
