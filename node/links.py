@@ -7,13 +7,13 @@ key in the CURVE handshake; who is no member gets no further than that.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sized
 
 import zmq
 from zmq.utils import z85
 
 from node.address import Address
-from node.link import Link
+from node.link import Frames, Link
 from node.listener import Listener
 from node.sockets import Context, Patience, TransportKeys, dialling_socket
 from node.supervisor import Supervisor
@@ -90,7 +90,7 @@ class Links:
             member.name, Address.parse(member.address), dial, self._patience, self._choices, tell
         )
 
-    def send(self, to: PeerId, frames: Sequence[bytes], bulk: bool = False) -> None:
+    def send(self, to: PeerId, frames: Frames, bulk: bool = False) -> None:
         """Hand a message to the link; it may be lost. Never waits. Without a link, or with more waiting than may, it is dropped
         and counted."""
         supervisor = self._supervisors.get(to)

@@ -156,7 +156,7 @@ async def readable(socket: "zmq.Socket[bytes]") -> None:
     loop.add_reader(fd, ready.set)
     try:
         async with asyncio.timeout(LIMIT_S):
-            while not socket.get(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator]
+            while not socket.poll(0):
                 ready.clear()
                 await ready.wait()
     finally:
@@ -170,6 +170,9 @@ def greeting(mechanism: bytes) -> bytes:
     """The first 64 bytes of ZMTP 3.0, as a client."""
     return b"\xff" + bytes(8) + b"\x7f\x03\x00" + mechanism.ljust(20, b"\0") + b"\0" + bytes(31)
 
+
+COMMAND_OF_2_GIB = b"\x06" + (2 << 30).to_bytes(8, "big")
+"""The head of a command frame that claims to be this long."""
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -11,8 +11,16 @@ from collections import deque
 import psutil
 import pytest
 import zmq
-from loopback import (
+
+from node.address import Address
+from node.listener import Listener
+from node.sockets import FRAME_MAX, OUTBOX_MAX, Context, TransportKeys
+from node.zap import Gate
+from p2pfl.failure import ExitCode, Failure
+from p2pfl.protocol.events import LinkDown, LinkUp, PeerId
+from tests.loopback import (
     BRISK,
+    COMMAND_OF_2_GIB,
     LIMIT_S,
     Answer,
     End,
@@ -28,13 +36,6 @@ from loopback import (
     swallows,
     verdict_on,
 )
-
-from node.address import Address
-from node.listener import Listener
-from node.sockets import FRAME_MAX, OUTBOX_MAX, Context, TransportKeys
-from node.zap import Gate
-from p2pfl.failure import ExitCode, Failure
-from p2pfl.protocol.events import LinkDown, LinkUp, PeerId
 
 pytestmark = pytest.mark.net
 
@@ -254,7 +255,6 @@ async def test_a_frame_from_a_key_that_is_no_member_any_more_is_dropped_and_coun
 
 # ---- who comes to our port -----------------------------------------------------------------------------------------------
 
-COMMAND_OF_2_GIB = b"\x06" + (2 << 30).to_bytes(8, "big")
 COMMAND_OF_2_62 = b"\x06" + (1 << 62).to_bytes(8, "big")
 STRANGERS = {
     "a silent connection": (),

@@ -1,0 +1,277 @@
+"""What we lean on in libzmq, and what we guard against. None of this is ours: when a test here fails after an upgrade, read
+what it says before changing it, since `node/sockets.py`, `node/zap.py` and `node/supervisor.py` are built on these answers.
+
+Claims that something does not happen wait `NEVER_S`, thirty times what libzmq would need to do it.
+"""
+
+import asyncio
+import select
+import struct
+from collections.abc import Iterator
+
+import psutil
+import pytest
+import zmq
+from zmq.utils import z85
+
+from tests.loopback import COMMAND_OF_2_GIB, Answer, Imposter, end_of_connection, greeting, on_loop, readable, says
+
+pytestmark = pytest.mark.net
+
+NEVER_S = 0.6
+AGAIN_MS = 20  # how soon libzmq redials where it does
+LIMIT_MS = 5000
+
+Socket = zmq.Socket[bytes]
+
+
+class Keys:
+    def __init__(self) -> None:
+        self.public, self.secret = zmq.curve_keypair()
+
+    def on(self, socket: Socket) -> None:
+        socket.curve_publickey, socket.curve_secretkey = self.public, self.secret
+
+
+@pytest.fixture
+def context() -> Iterator["zmq.Context[Socket]"]:
+    context = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+    _open.clear()
+
+
+_open: list[Socket] = []  # held, so that it is the fixture that closes them
+
+
+SERVER, CLIENT, OTHER = Keys(), Keys(), Keys()
+
+
+def server(context: "zmq.Context[Socket]", enforce: bool = True, **options: int) -> tuple[Socket, str]:
+    router = context.socket(zmq.ROUTER)
+    _open.append(router)
+    router.curve_server = True
+    SERVER.on(router)
+    router.zap_domain = b"test"
+    router.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, int(enforce))
+    router.setsockopt(zmq.HANDSHAKE_IVL, 200)
+    for option, value in options.items():
+        router.setsockopt(getattr(zmq, option), value)
+    return router, f"127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
+
+
+def client(context: "zmq.Context[Socket]", address: str, keys: Keys = CLIENT, **options: int) -> tuple[Socket, Socket]:
+    """A DEALER that redials as libzmq does, and its monitor."""
+    dealer = context.socket(zmq.DEALER)
+    _open.append(dealer)
+    dealer.setsockopt(zmq.RECONNECT_IVL, AGAIN_MS)
+    dealer.setsockopt(zmq.HANDSHAKE_IVL, 200)
+    for option, value in options.items():
+        dealer.setsockopt(getattr(zmq, option), value)
+    keys.on(dealer)
+    dealer.curve_serverkey = SERVER.public
+    monitor = dealer.get_monitor_socket()
+    dealer.connect(f"tcp://{address}")
+    return dealer, monitor
+
+
+def gate(context: "zmq.Context[Socket]") -> Socket:
+    socket = context.socket(zmq.REP)
+    _open.append(socket)
+    socket.bind("inproc://zeromq.zap.01")
+    return socket
+
+
+def judge(gate: Socket, status: bytes) -> bool:
+    """Answer the next question; False when none comes."""
+    if not gate.poll(int(1000 * NEVER_S)):
+        return False
+    question = gate.recv_multipart()
+    gate.send_multipart([b"1.0", question[1], status, b"", question[6].hex().encode(), b""])
+    return True
+
+
+def told(monitor: Socket, wanted: int) -> bool:
+    """Wait for this event."""
+    while monitor.poll(LIMIT_MS):
+        if struct.unpack("=hi", monitor.recv_multipart()[0])[0] == wanted:
+            return True
+    return False
+
+
+# ---- 1, 2: when a client gives up -----------------------------------------------------------------------------------------
+
+
+@on_loop
+@pytest.mark.parametrize(
+    ("name", "answer", "gives_up"),
+    [
+        ("HTTP", says(b"HTTP/1.1 400 Bad Request\r\n\r\n" + b"x" * 100), True),
+        ("NULL", says(greeting(b"NULL")), True),
+        ("ERROR", says(greeting(b"CURVE"), b"\x04\x0a\x05ERROR\x03400"), True),
+        ("garbage", says(greeting(b"CURVE"), b"\x04\x08\x07WELCOM_"), True),
+        ("huge frame", says(greeting(b"CURVE"), b"\x06" + b"\x7f" * 8), True),
+        ("hangs up", says(), False),
+    ],
+)
+async def test_libzmq_stops_redialling_after_one_meeting_with_something_else(
+    context: "zmq.Context[Socket]", name: str, answer: Answer, gives_up: bool
+) -> None:
+    imposter = Imposter(answer)
+    client(context, await imposter.start())
+    try:
+        await imposter.called(1)
+        try:
+            async with asyncio.timeout(NEVER_S):
+                await imposter.called(2)
+            is_back = True
+        except TimeoutError:
+            is_back = False
+        assert is_back is not gives_up
+    finally:
+        await imposter.stop()
+
+
+@pytest.mark.parametrize(("status", "asks_again"), [(b"300", True), (b"400", False)])
+def test_a_client_comes_again_after_300_and_never_after_400(
+    context: "zmq.Context[Socket]", status: bytes, asks_again: bool
+) -> None:
+    asked = gate(context)
+    router, address = server(context)
+    dealer, _ = client(context, address)
+    dealer.send(b"queued")
+    assert judge(asked, status)
+    assert judge(asked, b"200") is asks_again
+    assert bool(router.poll(LIMIT_MS if asks_again else 0)) is asks_again
+
+
+# ---- 3: without a gate ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("enforce", "gets_in"), [(False, True), (True, False)])
+def test_without_a_gate_everyone_gets_in_unless_the_domain_is_enforced(
+    context: "zmq.Context[Socket]", enforce: bool, gets_in: bool
+) -> None:
+    router, address = server(context, enforce)
+    dealer, monitor = client(context, address, OTHER)
+    dealer.send(b"a stranger")
+    assert told(monitor, zmq.EVENT_HANDSHAKE_SUCCEEDED if gets_in else zmq.EVENT_DISCONNECTED)
+    assert bool(router.poll(LIMIT_MS if gets_in else 0)) is gets_in
+
+
+def test_the_gate_is_asked_once_per_connection_and_never_again(context: "zmq.Context[Socket]") -> None:
+    """4: taking a key off the list does not end its connection; hence the look at every frame."""
+    asked = gate(context)
+    router, address = server(context)
+    dealer, _ = client(context, address)
+    assert judge(asked, b"200")
+    for n in range(3):
+        dealer.send(b"%d" % n)
+        assert router.poll(LIMIT_MS)
+        frames = router.recv_multipart(copy=False)
+        assert [f.get("User-Id") for f in frames] == [z85.decode(CLIENT.public).hex()] * 2
+    assert not asked.poll(0)
+
+
+# ---- 5, 6: sizes -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_size_limit_is_for_each_frame_and_not_for_the_message(context: "zmq.Context[Socket]") -> None:
+    router, address = server(context, enforce=False, MAXMSGSIZE=10_000, RCVHWM=1)
+    dealer, _ = client(context, address)
+    dealer.send_multipart([bytes(9_000)] * 50)
+    assert router.poll(LIMIT_MS)
+    assert sum(map(len, router.recv_multipart())) > 50 * 9_000
+
+
+def test_an_oversize_frame_ends_the_connection_without_a_word_to_its_sender(context: "zmq.Context[Socket]") -> None:
+    router, address = server(context, enforce=False, MAXMSGSIZE=10_000)
+    dealer, monitor = client(context, address)
+    assert told(monitor, zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    dealer.send(bytes(10_000))
+    assert told(monitor, zmq.EVENT_DISCONNECTED)
+    assert not router.poll(0)
+
+
+@on_loop
+async def test_with_a_size_limit_a_strangers_claim_ends_its_connection_before_any_allocation() -> None:
+    with zmq.Context() as context:
+        router = context.socket(zmq.ROUTER)
+        router.curve_server = True
+        SERVER.on(router)
+        router.maxmsgsize = 10_000
+        router.setsockopt(zmq.HANDSHAKE_IVL, 60_000)
+        address = f"127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
+        memory = psutil.Process().memory_info()
+        await end_of_connection(address, greeting(b"CURVE"), COMMAND_OF_2_GIB)
+        after = psutil.Process().memory_info()
+        assert after.rss - memory.rss < 16 << 20
+        assert after.vms - memory.vms < 1 << 30
+        router.close(linger=0)
+
+
+# ---- 7: identities -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_routing_id_belongs_to_whoever_takes_it_first_and_the_user_id_to_its_key(context: "zmq.Context[Socket]") -> None:
+    """The second one with the same routing id is let in by the gate and never heard: so nobody here sets one, or trusts one."""
+    asked = gate(context)
+    router, address = server(context)
+    squatter = context.socket(zmq.DEALER)
+    owner = context.socket(zmq.DEALER)
+    _open.extend((squatter, owner))
+    for socket, keys in ((squatter, OTHER), (owner, CLIENT)):
+        socket.identity = b"owner"
+        keys.on(socket)
+        socket.curve_serverkey = SERVER.public
+    squatter.connect(f"tcp://{address}")
+    assert judge(asked, b"200")
+    squatter.send(b"I came first")
+    assert router.poll(LIMIT_MS)
+    first = router.recv_multipart(copy=False)
+    assert (first[0].bytes, first[1].get("User-Id")) == (b"owner", z85.decode(OTHER.public).hex())
+    owner.connect(f"tcp://{address}")
+    assert judge(asked, b"200")
+    owner.send(b"never heard")
+    assert not router.poll(int(1000 * NEVER_S))
+
+
+# ---- what our links are built of ---------------------------------------------------------------------------------------------
+
+
+def test_a_socket_told_not_to_redial_dials_once_and_says_that_it_failed(context: "zmq.Context[Socket]") -> None:
+    with context.socket(zmq.ROUTER) as nobody:
+        address = f"127.0.0.1:{nobody.bind_to_random_port('tcp://127.0.0.1')}"
+    _, monitor = client(context, address, RECONNECT_IVL=-1)
+    assert told(monitor, zmq.EVENT_CLOSED)
+    router, _ = server(context, enforce=False)
+    router.bind(f"tcp://{address}")
+    assert not monitor.poll(int(1000 * NEVER_S))
+
+
+def test_a_client_hears_that_the_handshake_succeeded_only_after_the_gate_has_said_yes(context: "zmq.Context[Socket]") -> None:
+    asked = gate(context)
+    _, address = server(context)
+    dealer, monitor = client(context, address, IMMEDIATE=1)
+    assert told(monitor, zmq.EVENT_CONNECTED)
+    with pytest.raises(zmq.Again):
+        dealer.send(b"too early", zmq.NOBLOCK)
+    assert judge(asked, b"200")
+    assert told(monitor, zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    # A send looks at what the I/O thread has told only about once a millisecond; asking for EVENTS does so at once.
+    assert dealer.getsockopt(zmq.EVENTS) == zmq.POLLOUT
+    dealer.send(b"now", zmq.NOBLOCK)
+
+
+@on_loop
+async def test_the_descriptor_signals_once_and_stays_quiet_while_messages_wait() -> None:
+    with zmq.Context() as context, context.socket(zmq.PAIR) as a, context.socket(zmq.PAIR) as b:
+        a.bind("inproc://pair")
+        b.connect("inproc://pair")
+        for n in range(3):
+            a.send(b"%d" % n)
+        await readable(b)  # looks at EVENTS, as every receive does now and then
+        assert select.select([b.FD], [], [], 0)[0] == []
+        assert [b.recv() for _ in range(3)] == [b"0", b"1", b"2"]
+        with pytest.raises(zmq.Again):
+            b.recv(zmq.NOBLOCK)
