@@ -1,0 +1,99 @@
+"""A node's folder: keys that nobody else can read, and an epoch that never comes twice."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from node.directory import NodeDirectory
+from node.enrolment import enrol, identity_in
+from p2pfl.failure import ExitCode, Failure
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> NodeDirectory:
+    place = NodeDirectory(tmp_path / "ward-a")
+    enrol("ward-a", place, "127.0.0.1:7780", None)
+    return place
+
+
+def refusal(directory: NodeDirectory) -> Failure:
+    with pytest.raises(Failure) as refused:
+        identity_in(directory, None)
+    assert refused.value.exit_code is ExitCode.IDENTITY
+    assert "\n" not in str(refused.value)
+    return refused.value
+
+
+def test_only_the_owner_can_look_into_it(directory: NodeDirectory) -> None:
+    assert stat.S_IMODE(directory.path.stat().st_mode) == 0o700
+    assert stat.S_IMODE(directory.identity.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o610])
+def test_keys_that_others_could_use_are_refused_with_the_cure(directory: NodeDirectory, mode: int) -> None:
+    directory.identity.chmod(mode)
+    failure = refusal(directory)
+    assert failure.hint == f"chmod 600 {directory.identity}"
+    directory.identity.chmod(0o600)
+    identity_in(directory, None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_keys_of_another_user_are_refused(directory: NodeDirectory) -> None:
+    os.chown(directory.identity, 12345, -1)
+    assert "another user" in refusal(directory).message
+
+
+def test_an_identity_is_never_replaced(directory: NodeDirectory) -> None:
+    before = directory.identity.read_bytes()
+    with pytest.raises(Failure, match="there is an identity already") as refused:
+        enrol("ward-b", directory, "127.0.0.1:7780", None)
+    assert refused.value.exit_code is ExitCode.IDENTITY
+    assert directory.identity.read_bytes() == before
+
+
+def test_a_missing_a_cut_and_a_linked_identity_are_refused(directory: NodeDirectory) -> None:
+    whole = directory.identity.read_bytes()
+    directory.identity.write_bytes(whole[:-1])
+    assert "cut off" in refusal(directory).message
+    copy = directory.identity.rename(directory.path / "copy")
+    assert refusal(directory).hint == "Make one: p2pfl node init --name NAME"
+    directory.identity.symlink_to(copy)
+    assert "symbolic link" in refusal(directory).message
+
+
+def test_a_passphrase_comes_through_a_descriptor(tmp_path: Path) -> None:
+    directory = NodeDirectory(tmp_path / "sealed")
+    enrol("ward-a", directory, "127.0.0.1:7780", "open sesame")
+    assert identity_in(directory, piped("open sesame\n")).peer_id
+    with pytest.raises(Failure, match="passphrase is wrong"):
+        identity_in(directory, piped("open barley\n"))
+
+
+def test_the_boot_epoch_never_comes_twice_whatever_the_clock_says(directory: NodeDirectory) -> None:
+    epochs = [directory.next_boot_epoch(wall) for wall in (1000.0, 1000.0, 5.0, 2000.0, 0.0)]
+    assert epochs == [1000, 1001, 1002, 2000, 2001]
+
+
+def test_an_epoch_that_can_not_be_read_stops_the_start(directory: NodeDirectory) -> None:
+    (directory.path / "boot").write_text("soon")
+    with pytest.raises(Failure, match="not a boot epoch"):
+        directory.next_boot_epoch(1.0)
+
+
+def test_one_process_at_a_time_is_this_node(directory: NodeDirectory) -> None:
+    held = directory.lock()
+    with pytest.raises(Failure, match="running already") as refused:
+        directory.lock()
+    assert refused.value.exit_code is ExitCode.NETWORK
+    os.close(held)
+    os.close(directory.lock())
+
+
+def piped(text: str) -> int:
+    read_end, write_end = os.pipe()
+    with os.fdopen(write_end, "w") as pipe:
+        pipe.write(text)
+    return read_end
