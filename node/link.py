@@ -107,7 +107,7 @@ def _sent(socket: Socket, frames: Frames) -> bool:
             # What is lent must not change before it is sent, hence bytes only.
             is_lent = len(frame) >= _COPY_BELOW and type(frame) is bytes
             socket.send(frame, _LAST if i == last else _MORE, copy=not is_lent)
-    except zmq.Again:  # at the first frame or not at all
+    except zmq.Again:  # then nothing of the message has gone
         return False
     return True
 

@@ -48,6 +48,7 @@ class Supervisor:
     async def close(self, linger_s: float = 0.0) -> None:
         if self.link is not None:
             self.link.close(linger_s)
+            self.link = None
         self._task.cancel()
         await asyncio.wait((self._task,))
 

@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ParamSpec
 
 import zmq
@@ -15,13 +15,17 @@ import zmq
 from node.links import Links
 from node.sockets import Patience
 from p2pfl.protocol.charter import Member
-from p2pfl.protocol.events import Event, FrameReceived, PeerId
+from p2pfl.protocol.events import Event, FrameReceived, LinkUp, PeerId
 from p2pfl.protocol.identity import Identity
 from sim.entropy import SeededEntropy
 
 LIMIT_S = 10.0
 NETWORK = b"loopback-network"
-BRISK = Patience(handshake_s=0.5, heartbeat_s=0.2, backoff_min_s=0.02, backoff_max_s=0.1)
+CALM = Patience(backoff_min_s=0.02, backoff_max_s=0.1)
+BRISK = replace(CALM, handshake_s=0.8)
+"""For tests that wait for an unfinished handshake to be cut off."""
+RESTLESS = replace(CALM, heartbeat_s=0.3)
+"""For tests that wait for a silent link to be cut off."""
 
 P = ParamSpec("P")
 
@@ -49,7 +53,8 @@ class End:
 
     identity: Identity
     links: Links
-    heard: "asyncio.Queue[Event]" = field(default_factory=asyncio.Queue)
+    address: str
+    heard: "asyncio.Queue[Event]"
 
     @property
     def id(self) -> PeerId:
@@ -68,7 +73,7 @@ class End:
 class Network:
     """Members with their keys. Each gets an address when it starts."""
 
-    def __init__(self, count: int, patience: Patience = BRISK) -> None:
+    def __init__(self, count: int, patience: Patience = CALM) -> None:
         self.patience = patience
         entropy = SeededEntropy(count, b"loopback")
         self.identities = sorted((Identity.generate(entropy) for _ in range(count)), key=lambda i: i.peer_id)
@@ -83,14 +88,14 @@ class Network:
         peer = self.identities[number].peer_id
         self.members[peer] = replace(self.members[peer], address=address)
 
-    async def start(self, number: int, listen: str | None = None) -> End:
+    async def start(self, number: int, listen: str | None = None, on_event: Callable[[Event], None] | None = None) -> End:
         identity = self.identities[number]
         heard: asyncio.Queue[Event] = asyncio.Queue()
         listen = listen or self.members[identity.peer_id].address
-        links = Links(NETWORK, self.members, identity, listen, heard.put_nowait, self.patience)
-        end = End(identity, links, heard)
+        links = Links(NETWORK, self.members, identity, listen, on_event or heard.put_nowait, self.patience)
+        end = End(identity, links, str(await links.start()), heard)
         self._ends.append(end)
-        self.place(number, str(await links.start()))
+        self.place(number, end.address)
         return end
 
     async def __aenter__(self) -> "Network":
@@ -102,14 +107,15 @@ class Network:
 
 
 @asynccontextmanager
-async def pair() -> AsyncIterator[tuple[End, End]]:
+async def pair(patience: Patience = CALM) -> AsyncIterator[tuple[End, End]]:
     """Two peers with a link each way, both up."""
-    async with Network(2) as network:
+    async with Network(2, patience) as network:
         a, b = await network.start(0), await network.start(1)
         a.links.dial(b.id)
         b.links.dial(a.id)
-        await a.next()
-        await b.next()
+        for end, other in ((a, b), (b, a)):
+            while await end.next() != LinkUp(other.id):
+                pass
         yield a, b
 
 

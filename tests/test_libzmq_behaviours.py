@@ -6,6 +6,7 @@ Claims that something does not happen wait `NEVER_S`, thirty times what libzmq w
 
 import asyncio
 import select
+import socket
 import struct
 from collections.abc import Iterator
 
@@ -29,8 +30,8 @@ class Keys:
     def __init__(self) -> None:
         self.public, self.secret = zmq.curve_keypair()
 
-    def on(self, socket: Socket) -> None:
-        socket.curve_publickey, socket.curve_secretkey = self.public, self.secret
+    def on(self, end: Socket) -> None:
+        end.curve_publickey, end.curve_secretkey = self.public, self.secret
 
 
 @pytest.fixture
@@ -76,10 +77,10 @@ def client(context: "zmq.Context[Socket]", address: str, keys: Keys = CLIENT, **
 
 
 def gate(context: "zmq.Context[Socket]") -> Socket:
-    socket = context.socket(zmq.REP)
-    _open.append(socket)
-    socket.bind("inproc://zeromq.zap.01")
-    return socket
+    handler = context.socket(zmq.REP)
+    _open.append(handler)
+    handler.bind("inproc://zeromq.zap.01")
+    return handler
 
 
 def judge(gate: Socket, status: bytes) -> bool:
@@ -220,10 +221,10 @@ def test_a_routing_id_belongs_to_whoever_takes_it_first_and_the_user_id_to_its_k
     squatter = context.socket(zmq.DEALER)
     owner = context.socket(zmq.DEALER)
     _open.extend((squatter, owner))
-    for socket, keys in ((squatter, OTHER), (owner, CLIENT)):
-        socket.identity = b"owner"
-        keys.on(socket)
-        socket.curve_serverkey = SERVER.public
+    for dealer, keys in ((squatter, OTHER), (owner, CLIENT)):
+        dealer.identity = b"owner"
+        keys.on(dealer)
+        dealer.curve_serverkey = SERVER.public
     squatter.connect(f"tcp://{address}")
     assert judge(asked, b"200")
     squatter.send(b"I came first")
@@ -240,8 +241,8 @@ def test_a_routing_id_belongs_to_whoever_takes_it_first_and_the_user_id_to_its_k
 
 
 def test_a_socket_told_not_to_redial_dials_once_and_says_that_it_failed(context: "zmq.Context[Socket]") -> None:
-    with context.socket(zmq.ROUTER) as nobody:
-        address = f"127.0.0.1:{nobody.bind_to_random_port('tcp://127.0.0.1')}"
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
     _, monitor = client(context, address, RECONNECT_IVL=-1)
     assert told(monitor, zmq.EVENT_CLOSED)
     router, _ = server(context, enforce=False)

@@ -17,11 +17,13 @@ from node.listener import Listener
 from node.sockets import FRAME_MAX, OUTBOX_MAX, Context, TransportKeys
 from node.zap import Gate
 from p2pfl.failure import ExitCode, Failure
-from p2pfl.protocol.events import LinkDown, LinkUp, PeerId
+from p2pfl.protocol.events import Event, FrameReceived, LinkDown, LinkUp, PeerId
 from tests.loopback import (
     BRISK,
+    CALM,
     COMMAND_OF_2_GIB,
     LIMIT_S,
+    RESTLESS,
     Answer,
     End,
     Imposter,
@@ -63,10 +65,8 @@ async def test_two_peers_exchange_messages_and_know_whom_from() -> None:
         assert (at_b.hop, at_a.hop) == (a.id, b.id)
         assert at_b.frames == (b"offer", b"inline")
         assert at_a.frames == (b"credit",)
-        assert a.links.bytes_sent == b.links.bytes_received == {a.id: 6, b.id: 11} or (
-            a.links.bytes_sent[b.id] == b.links.bytes_received[a.id] == 11
-            and b.links.bytes_sent[a.id] == a.links.bytes_received[b.id] == 6
-        )
+        assert a.links.bytes_sent[b.id] == b.links.bytes_received[a.id] == 11
+        assert b.links.bytes_sent[a.id] == a.links.bytes_received[b.id] == 6
 
 
 @on_loop
@@ -145,20 +145,23 @@ async def test_two_networks_in_one_process_do_not_disturb_each_other() -> None:
 
 @on_loop
 async def test_an_exception_in_whoever_listens_is_reported_and_the_next_message_is_heard() -> None:
-    async with pair() as (a, b):
-        reported: list[object] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
-        hear = b.heard.put_nowait
+    heard: asyncio.Queue[Event] = asyncio.Queue()
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
 
-        def stumble(_: object) -> None:
-            b.links._on_event = hear
-            raise ZeroDivisionError
+    def stumble(event: Event) -> None:
+        heard.put_nowait(event)
+        raise ZeroDivisionError
 
-        b.links._on_event = stumble
-        a.links.send(b.id, (b"one",))
-        a.links.send(b.id, (b"two",))
-        assert (await b.message()).frames == (b"two",)
-        assert [type(e) for e in reported] == [ZeroDivisionError]
+    async with Network(2) as network:
+        a, b = await network.start(0), await network.start(1, on_event=stumble)
+        a.links.dial(b.id)
+        assert await a.next() == LinkUp(b.id)
+        for n in range(100):  # more than one turn of the loop
+            a.links.send(b.id, (b"%d" % n,))
+        got = [await asyncio.wait_for(heard.get(), LIMIT_S) for _ in range(100)]
+        assert got == [FrameReceived(a.id, (b"%d" % n,)) for n in range(100)]
+    assert [type(e) for e in reported] == [ZeroDivisionError] * 100
 
 
 # ---- what does not -------------------------------------------------------------------------------------------------------
@@ -217,7 +220,7 @@ async def test_a_member_is_known_by_its_key_and_not_by_the_identity_it_claims() 
             liar.identity = b.id  # a member that calls itself by another's name
             liar.curve_serverkey = b.identity.transport_key
             liar.curve_publickey, liar.curve_secretkey = a.identity.transport_key, a.identity.transport_secret
-            liar.connect(f"tcp://{b.links._members[b.id].address}")
+            liar.connect(f"tcp://{b.address}")
             liar.send_multipart([b.id, b"I am the other one"])
             assert (await b.message()).hop == a.id
 
@@ -238,7 +241,7 @@ async def test_a_frame_from_a_key_that_is_no_member_any_more_is_dropped_and_coun
     with Context() as context:
         gate = Gate(context, loop, b"d", lambda _: True)
         keys = TransportKeys(server.transport_key, server.transport_secret)
-        listener = Listener(context, loop, keys, b"d", BRISK, Nobody(), lambda hop, _frames, _size: heard.append(hop))
+        listener = Listener(context, loop, keys, b"d", CALM, Nobody(), lambda hop, _frames, _size: heard.append(hop))
         try:
             address = await listener.bind(Address.parse("127.0.0.1:0"))
             with context.socket(zmq.DEALER) as dealer:
@@ -275,8 +278,8 @@ STRANGERS = {
 
 @on_loop
 async def test_strangers_at_the_port_are_hung_up_on_and_honest_messages_go_on() -> None:
-    async with pair() as (a, b):
-        address = b.links._members[b.id].address
+    async with pair(BRISK) as (a, b):
+        address = b.address
         memory = psutil.Process().memory_info().rss
         await asyncio.gather(*(end_of_connection(address, *words) for words in STRANGERS.values()), is_unharmed(a, b))
         await is_unharmed(a, b)
@@ -287,7 +290,7 @@ async def test_strangers_at_the_port_are_hung_up_on_and_honest_messages_go_on() 
 
 @on_loop
 async def test_nobody_gets_in_without_a_members_key_and_ours() -> None:
-    async with pair() as (a, b):
+    async with pair(BRISK) as (a, b):
         with zmq.Context() as context:
             null, plain, unknown, mistaken = (context.socket(zmq.DEALER) for _ in range(4))
             plain.plain_username, plain.plain_password = b"user", b"password"
@@ -296,7 +299,7 @@ async def test_nobody_gets_in_without_a_members_key_and_ours() -> None:
             mistaken.curve_publickey, mistaken.curve_secretkey = a.identity.transport_key, a.identity.transport_secret
             mistaken.curve_serverkey = a.identity.transport_key
             for stranger in (null, plain, unknown, mistaken):
-                assert await verdict_on(stranger, b.links._members[b.id].address) == zmq.EVENT_DISCONNECTED
+                assert await verdict_on(stranger, b.address) == zmq.EVENT_DISCONNECTED
         assert b.links.refused >= 1  # the one who knew our key; the others did not get as far as the gate
         assert b.links.unknown == 0
         await is_unharmed(a, b)
@@ -312,7 +315,7 @@ async def test_many_strangers_are_worth_one_line_in_the_log(caplog: pytest.LogCa
             for stranger in strangers:
                 stranger.curve_publickey, stranger.curve_secretkey = zmq.curve_keypair()
                 stranger.curve_serverkey = b.identity.transport_key
-                stranger.connect(f"tcp://{b.links._members[b.id].address}")
+                stranger.connect(f"tcp://{b.address}")
             async with asyncio.timeout(LIMIT_S):
                 while b.links.refused < len(strangers):
                     await is_unharmed(a, b)
@@ -340,7 +343,7 @@ IMPOSTERS: dict[str, Answer] = {
 @on_loop
 @pytest.mark.parametrize("name", IMPOSTERS)
 async def test_the_link_comes_up_once_an_imposter_has_given_way_to_the_real_peer(name: str) -> None:
-    async with Network(2) as network:
+    async with Network(2, BRISK) as network:
         imposter = Imposter(IMPOSTERS[name])
         network.place(1, await imposter.start())
         a = await network.start(0)
@@ -382,7 +385,7 @@ async def test_the_link_comes_up_once_the_peer_there_is_the_right_one() -> None:
 
 @on_loop
 async def test_a_neighbor_that_does_not_admit_us_yet_gets_our_link_when_it_does() -> None:
-    async with Network(2) as network:
+    async with Network(2, BRISK) as network:
         a, b = network.identities
         before = dict(network.members)
         del network.members[a.peer_id]
@@ -406,7 +409,7 @@ async def test_a_link_is_down_when_the_other_closes_and_up_when_it_is_back() -> 
         await b.links.close()
         assert await a.next() == LinkDown(b.id)
         network.place(1, a.links._members[b.id].address)
-        network.place(0, a.links._members[a.id].address)
+        network.place(0, a.address)
         again = await network.start(1)
         assert await a.next() == LinkUp(b.id)
         await is_unharmed(a, again)
@@ -414,7 +417,7 @@ async def test_a_link_is_down_when_the_other_closes_and_up_when_it_is_back() -> 
 
 @on_loop
 async def test_a_link_that_falls_silent_is_down_and_comes_back() -> None:
-    async with Network(2) as network:
+    async with Network(2, RESTLESS) as network:
         a, b = await network.start(0), await network.start(1)
         wire = Wire(network.members[b.id].address)
         network.place(1, await wire.start())
