@@ -6,13 +6,15 @@ The peers, their keys and all cryptography are real. The stand-in for a learner 
 
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from p2pfl.protocol import envelope
+from p2pfl.protocol import envelope, wire
 from p2pfl.protocol.charter import Charter, GossipRules, Member
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import (
+    Abandon,
     DeadlineReached,
     Dial,
     Effect,
@@ -31,6 +33,7 @@ from p2pfl.protocol.events import (
     Payload,
     PeerId,
     Rejected,
+    Release,
     RoundEnded,
     Seal,
     Sealed,
@@ -57,6 +60,7 @@ class Stage:
     value: float
     gain: float = 0.0
     padding: int = 0
+    boot: int = 1
     is_learner_broken: bool = False
     is_learner_stalled: bool = False
     log: list[Event | Effect] = field(default_factory=list)
@@ -64,6 +68,8 @@ class Stage:
     learning: Learn | None = None
     _next_value: float = 0.0
     _opening: dict[int, bytes] = field(default_factory=dict)
+    _lent: dict[int, Payload] = field(default_factory=dict)
+    _sealing: dict[int, Payload] = field(default_factory=dict)
 
     def of(self, kind: type) -> list:
         """Everything of one kind in the log, in order."""
@@ -73,17 +79,50 @@ class Stage:
     def rejections(self) -> list[Reason]:
         return [entry.reason for entry in self.log if isinstance(entry, Rejected)]
 
+    def follow_payloads(self, event: Event, effects: list[Effect]) -> None:
+        """Every payload that the peer was handed is in exactly one place until it is released, and is released once."""
+        match event:
+            case Learned(outgoing=outgoing):
+                self._lent |= {id(one.payload): one.payload for one in outgoing}
+            case Opened(payload=Payload() as payload):
+                self._lent[id(payload)] = payload
+            case Sealed(ticket):
+                del self._sealing[ticket]
+            case _:
+                pass
+        for effect in effects:
+            if isinstance(effect, Release):
+                assert self._lent.pop(id(effect.payload), None) is not None, "released twice, or never handed over"
+            elif isinstance(effect, Seal):
+                self._sealing[effect.ticket] = effect.payload
+            elif isinstance(effect, Learn):
+                self.learning = effect
+        in_slots = [update.payload for update in self.peer.inbox.slots if update.payload is not None]
+        in_learn = [arrived.payload for arrived in self.learning.arrived] if self.learning else []
+        places = [id(payload) for payload in (*in_slots, *in_learn, *self._sealing.values())]
+        assert sorted(places) == sorted(self._lent), "a payload leaked, or is in two places"
+
 
 class Ring:
-    """Peers 0 .. n-1, each linked with its two neighbors on a ring (with the other one where n is 2)."""
+    """Peers 0 .. n-1, each linked with its two neighbors on a ring (with the other one where n is 2), or as `edges` say:
+    (i, j) is i sending to j."""
 
     def __init__(
-        self, n: int, rules: GossipRules | None = None, gain: float = 0.0, padding: int = 0, values: list[float] | None = None
+        self,
+        n: int,
+        rules: GossipRules | None = None,
+        gain: float = 0.0,
+        padding: int = 0,
+        values: list[float] | None = None,
+        edges: Iterable[tuple[int, int]] | None = None,
+        seed: int = 7,
     ) -> None:
         self.time = 0.0
+        self.seed = seed
+        self.edges = set(edges) if edges is not None else {(k, (k + d) % n) for k in range(n) for d in (1, -1) if n > 1}
         self.cut: set[tuple[PeerId, PeerId]] = set()
         self.tamper: Callable[[PeerId, PeerId, tuple[bytes, ...]], tuple[bytes, ...] | None] = lambda a, b, frames: frames
-        identities = [Identity.generate(SeededEntropy(7, b"identity %d" % i)) for i in range(n)]
+        identities = [Identity.generate(SeededEntropy(seed, b"identity %d" % i)) for i in range(n)]
         self.ids = [identity.peer_id for identity in identities]
         members = {i.peer_id: Member(i.peer_id, f"peer-{k}", "", i.transport_key, i.seal_key) for k, i in enumerate(identities)}
         self.charter = Charter("ring", SCHEMA, 8 + padding, rules or GossipRules(rounds=3), members)
@@ -93,20 +132,19 @@ class Ring:
         ]
 
     def _peer(self, k: int, identity: Identity, boot: int, restored: bytes | None = None) -> Peer:
-        n = len(self.ids)
-        neighbors = sorted({self.ids[(k - 1) % n], self.ids[(k + 1) % n]} - {self.ids[k]})
-        share = 1.0 / (len(neighbors) + 1)
-        weights = dict.fromkeys([*neighbors, self.ids[k]], share)
-        entropy = SeededEntropy(7, b"entropy %d %d" % (k, boot))
+        send_to = [self.ids[j] for i, j in sorted(self.edges) if i == k]
+        senders = [self.ids[i] for i, j in sorted(self.edges) if j == k]
+        weights = dict.fromkeys([*senders, self.ids[k]], 1.0 / (len(senders) + 1))
+        entropy = SeededEntropy(self.seed, b"entropy %d %d" % (k, boot))
         return Peer(
             own=self.ids[k],
             signer=Keyring(identity, self.charter.members),
             charter=self.charter,
-            plan=static_plan(self.ids[k], neighbors, weights),
+            plan=static_plan(self.ids[k], send_to, weights),
             local_steps=5,
             samples=10,
             boot=Boot(boot, entropy.draw(16)),
-            choices=Choices(7, b"choices %d" % k),
+            choices=Choices(self.seed, b"choices %d" % k),
             entropy=entropy,
             restored=restored,
         )
@@ -129,10 +167,13 @@ class Ring:
     def tell(self, k: int, event: Event) -> list[Effect]:
         """One event for one peer, at the present time; its effects are carried out, messages stay under way until `settle`."""
         stage = self.stages[k]
+        if isinstance(event, Learned | LearnFailed):
+            stage.learning = None
         if isinstance(event, Learned):
-            stage.value, stage.learning = stage._next_value, None
+            stage.value = stage._next_value
         effects = stage.peer.handle(event, Instant(self.time, 1e9 + self.time))
         stage.log += [event, *effects]
+        stage.follow_payloads(event, effects)
         for effect in effects:
             self._carry_out(k, effect)
         return effects
@@ -157,7 +198,6 @@ class Ring:
         learn = stage.learning
         assert learn is not None
         if stage.is_learner_broken:
-            stage.learning = None
             self.tell(k, LearnFailed(learn.step, "broken by the test"))
             return
         mixed, verdicts = stage.value, []
@@ -173,7 +213,7 @@ class Ring:
         outgoing = Outgoing(Payload(len(payload), envelope.digest(payload), payload))
         self.tell(k, Learned(learn.step, (outgoing,), tuple(verdicts), {"value": mixed}))
 
-    def pass_time(self, seconds: float) -> None:
+    def pass_time(self, seconds: float, learn: bool = True) -> None:
         """Move the clock, wake those whose deadline came, and settle."""
         until = self.time + seconds
         while True:
@@ -183,7 +223,7 @@ class Ring:
                 break
             self.time = max(self.time, deadline)
             self.tell(k, DeadlineReached())
-            self.settle()
+            self.settle(learn)
         self.time = until
 
     def kill(self, k: int) -> None:
@@ -201,8 +241,10 @@ class Ring:
         """A new life of a killed peer: another boot, the same identity; its neighbors' links come up again."""
         self.cut -= {pair for pair in self.cut if self.ids[k] in pair}
         old = self.stages[k]
-        peer = self._peer(k, old.identity, boot=2, restored=restored)
-        self.stages[k] = replace(old, peer=peer, log=[], inbox=deque(), learning=None, _opening={})
+        peer = self._peer(k, old.identity, boot=old.boot + 1, restored=restored)
+        self.stages[k] = replace(
+            old, peer=peer, boot=old.boot + 1, log=[], inbox=deque(), learning=None, _opening={}, _lent={}, _sealing={}
+        )
         for j, stage in enumerate(self.stages):
             if j != k and any(isinstance(e, Dial) and e.peer == self.ids[k] for e in stage.log):
                 stage.inbox.append(LinkUp(self.ids[k]))
@@ -226,8 +268,8 @@ class Ring:
                 stage.inbox.append(Sealed(ticket, tuple(Payload(len(c), envelope.digest(c), c) for c in sealed)))
             case Open():
                 stage.inbox.append(self._opened(stage, effect))
-            case Learn():
-                stage.learning = effect
+            case Abandon(ticket):
+                stage._opening.pop(ticket, None)
             case _:
                 pass
 
@@ -259,4 +301,68 @@ def books_balance(ring: Ring) -> bool:
     return True
 
 
-__all__ = ["Finished", "Ring", "RoundEnded", "Stage", "State", "books_balance"]
+@dataclass
+class Liar:
+    """Member `k` of a ring in the hands of an attacker: it signs and seals whatever it likes with its real keys."""
+
+    ring: Ring
+    k: int
+    epoch: int = 1
+    seq: int = 1_000
+    boot_id: bytes = b"l" * 16
+
+    def offer(
+        self, *readers: int, value: float = 0.0, wrapped_for: int | None = None, inline: bool = True, **changes: Any
+    ) -> tuple[bytes, ...]:
+        """The frames of an offer of `value` to these peers, with these header fields; what is not said is honest."""
+        identity, charter = self.ring[self.k].identity, self.ring.charter
+        keyring = Keyring(identity, charter.members)
+        place = changes.get("step", 0), changes.get("part", 0), value
+        entropy = SeededEntropy(self.seq, b"nonces")
+        key, plain = SeededEntropy(7, b"key %r" % (place,)).draw(32), struct.pack("<d", value) + bytes(charter.update_bytes - 8)
+        count, size = envelope.chunk_count(len(plain)), envelope.CHUNK_BYTES
+        self.chunks = [envelope.seal_chunk(key, i, i == count - 1, plain[i * size : (i + 1) * size]) for i in range(count)]
+        digests = tuple(map(envelope.digest, self.chunks))
+        ids = [self.ring.ids[reader] for reader in readers]
+        self.seq += 1
+        honest: dict[str, Any] = {
+            "network": charter.network_id,
+            "charter": charter.digest,
+            "schema": charter.schema,
+            "signer": identity.peer_id,
+            "boot_id": self.boot_id,
+            "boot_epoch": self.epoch,
+            "seq": self.seq,
+            "step": 0,
+            "phase": 0,
+            "part": 0,
+            "age": 5,
+            "samples": 10,
+            "chunks_digest": envelope.chunks_digest(len(plain), digests),
+            "readers_digest": envelope.readers_digest(ids),
+            "key_commitment": envelope.commitment(key),
+        }
+        header = wire.Header(**(honest | changes))
+        nonces = [entropy.draw(24) for _ in ids]
+        offer = envelope.offer(header, keyring, ids, key, nonces, len(plain), digests)
+        if wrapped_for is not None:
+            elsewhere = keyring.wrap(self.ring.ids[wrapped_for], key, entropy.draw(24))
+            offer = replace(offer, readers=tuple((reader, elsewhere) for reader, _ in offer.readers))
+        rides_along = inline and count == 1 and len(self.chunks[0]) <= wire.INLINE_MAX
+        return (wire.encode(offer), self.chunks[0]) if rides_along else (wire.encode(offer),)
+
+    def chunk(self, index: int, digest: bytes | None = None) -> tuple[bytes, ...]:
+        """A chunk of the update that was offered last."""
+        own = envelope.chunks_digest(self.ring.charter.update_bytes, map(envelope.digest, self.chunks))
+        return wire.encode(wire.Chunk(digest or own, index)), self.chunks[index]
+
+    def hello(self, boot_id: bytes | None = None, step: int = 0, reply: bool = False) -> tuple[bytes, ...]:
+        charter = self.ring.charter
+        return (wire.encode(wire.Hello(charter.network_id, charter.digest, boot_id or self.boot_id, self.epoch, step, reply)),)
+
+    def say(self, to: int, frames: tuple[bytes, ...]) -> list[Effect]:
+        """Deliver to one peer, at once."""
+        return self.ring.tell(to, FrameReceived(self.ring.ids[self.k], frames))
+
+
+__all__ = ["Finished", "Liar", "Ring", "RoundEnded", "Stage", "State", "books_balance"]

@@ -159,7 +159,8 @@ def test_nobody_waits_longer_than_the_adaptive_deadline_for_a_silent_neighbor() 
     waits = [ended.waited_s for ended in ring[0].of(RoundEnded)][1:]
     assert waits[0] == 20.0  # the first, when neighbors are still starting
     assert all(wait <= 10.0 for wait in waits[1:])
-    assert waits[-1] == 0.5  # the floor, once it has seen how fast others answer
+    assert 0.5 in waits  # the floor, once it has seen how fast others answer
+    assert all(wait <= 0.5 for wait in waits[waits.index(0.5) :])
     assert all(ring.ids[2] in ended.missing for ended in ring[0].of(RoundEnded)[1:])
     assert ring[0].of(Finished)
 

@@ -5,6 +5,7 @@ moves nothing but a counter of the hop; after, it moves the replay window too, a
 """
 
 from collections.abc import Callable, Sized
+from contextlib import suppress
 from itertools import count
 
 from p2pfl.protocol import envelope, wire
@@ -13,6 +14,7 @@ from p2pfl.protocol.envelope import Signer
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import Abandon, Effect, Open, Opened, PeerId, Rejected, Release, Send
 from p2pfl.protocol.ledger import Ledger
+from p2pfl.protocol.neighbors import Neighbors
 from p2pfl.protocol.slots import Arriving, Slots
 from p2pfl.protocol.window import ReplayWindow
 
@@ -22,13 +24,16 @@ CREDIT_CHUNKS = 16  # chunks a sender may be ahead of what was opened: 16 MiB hi
 class Inbox:
     """Receives offers and chunks into the slots."""
 
-    def __init__(self, own: PeerId, signer: Signer, charter: Charter, window: ReplayWindow, ledger: Ledger) -> None:
+    def __init__(
+        self, own: PeerId, signer: Signer, charter: Charter, window: ReplayWindow, ledger: Ledger, neighbors: Neighbors
+    ) -> None:
         rules = charter.gossip
         self._own = own
         self._signer = signer
         self._charter = charter
         self._window = window
         self._ledger = ledger
+        self._neighbors = neighbors
         self._tickets = count(1)
         self._opening: dict[int, Arriving] = {}
         self._contents: dict[PeerId, tuple[tuple[bytes, int, int, int], bytes]] = {}
@@ -36,11 +41,12 @@ class Inbox:
 
     def offered(
         self, hop: PeerId, offer: wire.Offer, body: Sized | None, is_expected: Callable[[PeerId, int], bool]
-    ) -> tuple[wire.Header, list[Effect]]:
+    ) -> list[Effect]:
         """An offer, with the only chunk of a short update beside it. `is_expected(sender, step)` asks the plan."""
         header = self._check_header(hop, offer, is_expected)
         envelope.verify_signature(offer, header, self._signer)
         self._window.record(header.signer, header.boot_epoch, header.seq)
+        self._neighbors.of(hop).signed(header.step)
         try:
             self._check_content(header)
             key = envelope.open_offer(offer, header, self._own, self._signer)
@@ -49,17 +55,17 @@ class Inbox:
         except RejectedFrame:
             self._ledger.of(hop).rejected += 1
             raise
-        if not self.slots.has_room_for(header) or self._is_here(header):
+        if not self.slots.has_room_for(header):
             self._ledger.of(hop).superseded += 1
-            return header, []
+            return []
         update = Arriving(next(self._tickets), header, offer.length, offer.digests, key)
         displaced = self.slots.place(update)
         effects = self.let_go(displaced) if displaced is not None else []
         self._opening[update.ticket] = update
         if body is None:
-            return header, [*effects, self._credit(update, 0)]
+            return [*effects, self._credit(update, 0)]
         update.credited = 1
-        return header, [*effects, *self._open(update, 0, body)]
+        return [*effects, *self._open(update, 0, body)]
 
     def chunk(self, hop: PeerId, chunk: wire.Chunk, body: Sized | None) -> list[Effect]:
         """The next chunk of an update that was offered by this hop and credited."""
@@ -108,13 +114,24 @@ class Inbox:
             raise RejectedFrame(Reason.BAD_SCHEMA, hop)
         if header.signer != hop:
             raise RejectedFrame(Reason.HOP_MISMATCH, hop)
-        if header.step > self.slots.round + self._charter.gossip.step_window:
-            raise RejectedFrame(Reason.FUTURE_STEP, hop)
+        self._check_step(hop, offer, header)
         if not is_expected(hop, header.step):
             raise RejectedFrame(Reason.NOT_NEIGHBOR, hop)
         if not self._window.check(header.signer, header.boot_epoch, header.seq):
             raise RejectedFrame(Reason.REPLAYED, hop)
         return header
+
+    def _check_step(self, hop: PeerId, offer: wire.Offer, header: wire.Header) -> None:
+        """Refuses a step that no peer reaches, or one beyond the window. What is really signed still says where its signer is,
+        up to the window: else a peer that was away for longer would never find back."""
+        rules = self._charter.gossip
+        if 0 < rules.rounds <= header.step:
+            raise RejectedFrame(Reason.FUTURE_STEP, hop)
+        if self.slots.is_ahead(header.step, rules.step_window):
+            with suppress(RejectedFrame):
+                envelope.verify_signature(offer, header, self._signer)
+                self._neighbors.of(hop).signed(self.slots.round + rules.step_window)
+            raise RejectedFrame(Reason.FUTURE_STEP, hop)
 
     def _check_content(self, header: wire.Header) -> None:
         """Two different contents for one (boot id, step, phase, part) of one signer are proof that it lies to somebody."""
@@ -127,11 +144,6 @@ class Inbox:
 
     def _is_inline(self, offer: wire.Offer, body: Sized) -> bool:
         return len(offer.digests) == 1 and len(body) == envelope.sealed_length(offer.length, 0) and len(body) <= wire.INLINE_MAX
-
-    def _is_here(self, header: wire.Header) -> bool:
-        """A resend of what is already whole."""
-        held = self.slots.current(PeerId(header.signer)), self.slots.later(PeerId(header.signer))
-        return any(u is not None and u.payload and u.header.chunks_digest == header.chunks_digest for u in held)
 
     def _credit(self, update: Arriving, opened: int) -> Send:
         update.credited = min(opened + CREDIT_CHUNKS, len(update.digests))

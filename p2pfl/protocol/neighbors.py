@@ -7,28 +7,35 @@ from p2pfl.protocol.events import PeerId
 
 @dataclass(slots=True)
 class Neighbor:
-    """`step` is what it last said, `signed_step` what it last signed; a hello is only as good as the link it came over."""
+    """`signed_step` is the furthest step that it signed in this life of its process; nothing else that it says of its steps
+    counts."""
 
     has_link: bool = False
+    is_heard: bool = False
     boot_id: bytes | None = None
-    step: int = 0
     signed_step: int = 0
     is_parted: bool = False
 
     @property
     def is_ready(self) -> bool:
-        """Both ways are open: ours is linked, and a hello came over theirs."""
-        return self.has_link and self.boot_id is not None
+        """Both ways are open: ours is linked, and it was heard over theirs."""
+        return self.has_link and self.is_heard
 
-    def greet(self, boot_id: bytes, step: int) -> None:
+    def greeted(self, boot_id: bytes) -> None:
         """A hello came. A new boot id is a new life: what the old one said of itself is void."""
+        self.is_heard = True
         if boot_id != self.boot_id:
             self.boot_id, self.signed_step, self.is_parted = boot_id, 0, False
-        self.step = max(step, self.signed_step)
+
+    def signed(self, step: int) -> None:
+        """It offered an update. That is as good as a hello, which may have been lost; and who offers has not parted, whatever
+        a good-bye of an earlier life said late."""
+        self.is_heard, self.is_parted = True, False
+        self.signed_step = max(self.signed_step, step)
 
     def link_down(self) -> None:
-        """Until it greets again, nothing is expected of it."""
-        self.has_link, self.boot_id = False, None
+        """Until it is heard again, nothing is expected of it."""
+        self.has_link = self.is_heard = False
 
 
 class Neighbors:

@@ -30,7 +30,7 @@ class Own:
     part: int
     age: int
     key: bytes = field(repr=False)
-    payload: Payload
+    length: int
     readers: tuple[PeerId, ...] | None
     chunks: tuple[Payload, ...] = ()
     digests: tuple[bytes, ...] = ()
@@ -56,23 +56,31 @@ class Outbox:
         self._entropy = entropy
         self._seq = 0
         self._updates: list[Own] = []
+        self._sealing: dict[int, Payload] = {}
+
+    @property
+    def is_sealing(self) -> bool:
+        """Whether a `Seal` is not answered yet."""
+        return bool(self._sealing)
 
     def begin(self, outgoing: Outgoing, ticket: int, step: int, part: int, age: int) -> list[Effect]:
         """Take an encoded vector and ask for it to be sealed under a fresh key."""
         key = self._entropy.draw(envelope.KEY_BYTES)
         self._updates = [u for u in self._updates if u.step == step or (u.step == self._latest and not u.is_delivered)]
-        self._updates.append(Own(ticket, step, part, age, key, outgoing.payload, outgoing.readers))
+        self._updates.append(Own(ticket, step, part, age, key, outgoing.payload.length, outgoing.readers))
+        self._sealing[ticket] = outgoing.payload
         return [Seal(ticket, outgoing.payload, key)]
 
     def sealed(self, event: Sealed) -> tuple[Own | None, list[Effect]]:
         """The ciphertext is there; the plain payload can go. None if the update was let go meanwhile."""
+        released: list[Effect] = [Release(self._sealing.pop(event.ticket))]
         update = next((u for u in self._updates if u.ticket == event.ticket), None)
         if update is None:
-            return None, []
+            return None, released
         update.chunks = event.chunks
         update.digests = tuple(chunk.digest for chunk in event.chunks)
-        update.chunks_digest = envelope.chunks_digest(update.payload.length, update.digests)
-        return update, [Release(update.payload)]
+        update.chunks_digest = envelope.chunks_digest(update.length, update.digests)
+        return update, released
 
     def newest(self) -> list[Own]:
         """This step's sealed updates."""
@@ -102,7 +110,7 @@ class Outbox:
         )
         self._seq += 1
         nonces = [self._entropy.draw(envelope.NONCE_BYTES) for _ in addressed]
-        offer = envelope.offer(header, self._signer, addressed, update.key, nonces, update.payload.length, update.digests)
+        offer = envelope.offer(header, self._signer, addressed, update.key, nonces, update.length, update.digests)
         rides_along = len(update.chunks) == 1 and update.chunks[0].length <= wire.INLINE_MAX
         head = wire.encode(offer)
         frames: tuple[Sized, ...] = (head, cast(Sized, update.chunks[0].buffer)) if rides_along else (head,)

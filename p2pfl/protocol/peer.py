@@ -34,6 +34,7 @@ from p2pfl.protocol.events import (
     LinkDown,
     LinkUp,
     Opened,
+    Payload,
     PeerId,
     Persist,
     Rejected,
@@ -47,7 +48,7 @@ from p2pfl.protocol.events import (
 from p2pfl.protocol.inbox import Inbox
 from p2pfl.protocol.ledger import Ledger
 from p2pfl.protocol.neighbors import Neighbors
-from p2pfl.protocol.outbox import Boot, Outbox
+from p2pfl.protocol.outbox import Boot, Outbox, Own
 from p2pfl.protocol.randomness import Choices, Entropy
 from p2pfl.protocol.round import Plan, Waits, age_weights
 from p2pfl.protocol.window import ReplayWindow
@@ -96,7 +97,6 @@ class Peer:
         self._evaluate_every = evaluate_every
         self._choices = choices
         self._window = ReplayWindow()
-        self._is_resumed = restored is not None
         self._learned_step = 0
         self._learn: Learn | None = None
         self._failures = 0
@@ -106,16 +106,18 @@ class Peer:
         self._persisted_at: float | None = None
         if restored is not None:
             self._restore(restored)
-        self.inbox = Inbox(own, signer, charter, self._window, self.ledger)
+        self._neighbors = Neighbors()
+        self.inbox = Inbox(own, signer, charter, self._window, self.ledger, self._neighbors)
         self.inbox.slots.advance(self.step)
         self._outbox = Outbox(own, samples, signer, charter, boot, entropy)
         self._tickets = count(1)
         self._waits = Waits(self._rules)
-        self._neighbors = Neighbors()
         self._is_gathering = True
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """What follows from one event. Costs as much as a header, never as much as a model."""
+        if self.state is State.FINISHED:
+            return self._release_the_rest(event)
         match event:
             case Started():
                 return self._start(now)
@@ -129,7 +131,7 @@ class Peer:
                 except RejectedFrame as refusal:
                     return self._reject(hop, refusal)
             case Sealed():
-                return self._sealed(event)
+                return self._sealed(event, now)
             case Opened():
                 return self._opened(event, now)
             case Learned():
@@ -147,12 +149,11 @@ class Peer:
 
     def _start(self, now: Instant) -> list[Effect]:
         self._persisted_at = now.monotonic
-        plan = self._plan(self.step)
-        dials: list[Effect] = [Dial(peer) for peer in sorted({*plan.send_to, *plan.weights} - {self.own})]
-        if self._is_last(self.step) and self._is_resumed:
+        dials: list[Effect] = [Dial(peer) for peer in self._everyone_near()]
+        if self._is_last(self.step):
             return [*dials, *self._part(now)]
-        # What a restart lost is the encoded update of its last step; learning nothing makes it anew.
-        local_steps = 0 if self._is_resumed else self._local_steps
+        # A model that was trained before a restart lacks only its encoded update; learning nothing makes it anew.
+        local_steps = 0 if self.age else self._local_steps
         return [*dials, *self._begin_learning((), {self.own: 1.0}, local_steps, self.age)]
 
     def _begin_learning(
@@ -199,17 +200,9 @@ class Peer:
 
     def _learn_failed(self, now: Instant) -> list[Effect]:
         """The model is what it was. Go on with it, more slowly each time, so that a broken trainer can't spin."""
-        learn = self._learn
-        if learn is None:
-            raise AssertionError("a Learn failed that nobody asked for")
-        self._learn = None
         self._failures += 1
-        for arrived in learn.arrived:
-            self.ledger.of(arrived.sender).lost += 1
-        effects: list[Effect] = [Release(arrived.payload) for arrived in learn.arrived]
-        if self._is_last(learn.step):
-            return effects + self._part(now)
-        return effects + self._wait(now)
+        effects = self._release_arrived()
+        return effects + (self._part(now) if self._is_last(self.step) else self._wait(now))
 
     # ---- waiting --------------------------------------------------------------------------------------------------------
 
@@ -219,23 +212,29 @@ class Peer:
         if self._rules.mode == "async":
             jitter = self._choices.uniform(0.9, 1.1)
             self.deadline = now.monotonic + self._rules.period_s * jitter * self._slowdown
-            return []
-        patience = self._rules.gather_s if self._is_gathering else self._waits.patience()
-        self.deadline = now.monotonic + max(patience, self._penance)
-        return self._greet_the_silent() + self._end_wait_if_complete(now)
+        else:
+            patience = self._rules.gather_s if self._is_gathering else self._waits.patience()
+            self.deadline = now.monotonic + max(patience, self._penance)
+        return self._greet_the_silent() + self._end_wait_if_over(now)
 
     def _greet_the_silent(self) -> list[Effect]:
         """A hello may be lost like any message; ask again those who are linked and have not answered."""
-        neighbors = sorted({*self._plan(self.step).send_to, *self._plan(self.step).weights} - {self.own})
-        silent = [p for p in neighbors if self._neighbors.of(p).has_link and not self._neighbors.of(p).is_ready]
+        silent = [p for p in self._everyone_near() if self._neighbors.of(p).has_link and not self._neighbors.of(p).is_ready]
         return [self._hello(peer, reply=True) for peer in silent]
 
-    def _end_wait_if_complete(self, now: Instant) -> list[Effect]:
-        if self.state is not State.WAITING or self._rules.mode == "async":
+    def _end_wait_if_over(self, now: Instant) -> list[Effect]:
+        """A wait ends at its deadline, or when everything is here; never before one's own update is sealed, so that at most one
+        is under way to the sealer, however slow that is."""
+        if self.state is not State.WAITING or self._outbox.is_sealing:
             return []
-        if now.monotonic < self._wait_began + self._penance or any(map(self._is_awaited, self._plan(self.step).weights)):
-            return []
-        return self._mix(now)
+        is_overdue = self.deadline is None or now.monotonic >= self.deadline
+        return self._mix(now) if is_overdue or self._is_complete(now) else []
+
+    def _is_complete(self, now: Instant) -> bool:
+        """Whether nothing that is worth waiting for can still come."""
+        if self._rules.mode == "async" or now.monotonic < self._wait_began + self._penance:
+            return False
+        return not any(map(self._is_awaited, self._plan(self.step).weights))
 
     def _is_awaited(self, peer: PeerId) -> bool:
         """Whether this round's update of a neighbor can still come, and is not here."""
@@ -251,11 +250,12 @@ class Peer:
 
     def _mix(self, now: Instant) -> list[Effect]:
         """The wait is over: take what is here into the next `Learn`."""
-        self._is_gathering = False
         self._waited = now.monotonic - self._wait_began
         effects: list[Effect] = []
         if self._rules.mode == "rounds":
+            self._observe_waits()
             effects += self._jump_if_left_behind()
+        self._is_gathering = False
         weights, age = self._plan(self.step).weights, self.age
         taken = self.inbox.slots.take()
         if self._rules.mode == "async":
@@ -267,6 +267,18 @@ class Peer:
         for update in [*unnamed, *self.inbox.slots.advance(self.step)]:
             effects += self.inbox.let_go(update)
         return effects + self._begin_learning(arrived, weights, self._local_steps, age)
+
+    def _observe_waits(self) -> None:
+        """How late everybody was who has come this far: once a round, however many updates somebody sends. Who is further
+        was not late."""
+        if self._is_gathering:
+            return
+        for peer in self._plan(self.step).weights:
+            update = self.inbox.slots.current(peer)
+            if update is not None and update.payload is not None and update.header.step == self.step:
+                self._waits.observe(update.whole_at - self._wait_began)
+            elif self.inbox.slots.later(peer) is not None:
+                self._waits.observe(0.0)
 
     def _jump_if_left_behind(self) -> list[Effect]:
         """A peer that was slow or away, and has nothing to mix in its own round while most neighbors are ahead, joins theirs.
@@ -289,7 +301,7 @@ class Peer:
         self.deadline = None
         match self.state:
             case State.WAITING:
-                return self._mix(now)
+                return self._end_wait_if_over(now)
             case State.PARTING:
                 return self._finish()
             case State.IDLE | State.LEARNING | State.FINISHED:
@@ -323,9 +335,8 @@ class Peer:
                 return self._outbox.credited(hop, message)
             case wire.Chunk():
                 return self.inbox.chunk(hop, message, body)
-            case wire.Bye(step):
+            case wire.Bye():
                 self._neighbors.of(hop).is_parted = True
-                self._neighbors.of(hop).step = step
                 return self._look_again(now)
             case _:
                 assert_never(message)
@@ -348,31 +359,29 @@ class Peer:
             raise RejectedFrame(Reason.WRONG_NETWORK, hop)
         if hello.charter != self._charter.digest:
             raise RejectedFrame(Reason.WRONG_CHARTER, hop)
-        neighbor = self._neighbors.of(hop)
-        was_ready = neighbor.is_ready
-        neighbor.greet(hello.boot_id, hello.step)
+        was_ready = self._neighbors.of(hop).is_ready
+        self._neighbors.of(hop).greeted(hello.boot_id)
         effects: list[Effect] = [self._hello(hop, reply=False)] if hello.reply else []
-        if not was_ready and neighbor.is_ready:
-            effects += self._catch_up(hop)
-        return effects + self._look_again(now)
+        return effects + self._catch_up_if_new(hop, was_ready) + self._look_again(now)
 
     def _link_up(self, peer: PeerId, now: Instant) -> list[Effect]:
         self._neighbors.link_up(peer)
         effects = [self._hello(peer, reply=True), *self.inbox.credit_again(peer)]
-        if self._neighbors.of(peer).is_ready:
-            effects += self._catch_up(peer)
-        return effects + self._look_again(now)
+        return effects + self._catch_up_if_new(peer, was_ready=False) + self._look_again(now)
 
     def _link_down(self, peer: PeerId, now: Instant) -> list[Effect]:
         self._neighbors.of(peer).link_down()
         return self._look_again(now)
 
-    def _catch_up(self, peer: PeerId) -> list[Effect]:
-        """A neighbor became ready: offer it what it missed, or tell it that no more will come."""
+    def _catch_up_if_new(self, peer: PeerId, was_ready: bool) -> list[Effect]:
+        """A neighbor became ready: offer it what it missed, or tell it that no more will come. Only this moment counts, so that
+        a neighbor who greets a thousand times is sent nothing a thousand times."""
         effects: list[Effect] = []
+        if was_ready or not self._neighbors.of(peer).is_ready:
+            return effects
         if self._rules.mode == "rounds":
             for own in self._outbox.newest():
-                if peer in (own.readers or self._plan(own.step).send_to):
+                if peer in self._readers_of(own):
                     effects += self._outbox.offer(own, (peer,), self.ledger)
         return [*effects, self._bye(peer)] if self.state is State.PARTING else effects
 
@@ -380,33 +389,40 @@ class Peer:
         def is_expected(sender: PeerId, step: int) -> bool:
             return sender in self._plan(step).weights
 
-        header, effects = self.inbox.offered(hop, offer, body, is_expected)
-        neighbor = self._neighbors.of(hop)
-        neighbor.step = neighbor.signed_step = max(neighbor.signed_step, header.step)
-        return effects + self._look_again(now)
+        was_ready = self._neighbors.of(hop).is_ready
+        effects = self.inbox.offered(hop, offer, body, is_expected)
+        return effects + self._catch_up_if_new(hop, was_ready) + self._look_again(now)
 
     def _opened(self, event: Opened, now: Instant) -> list[Effect]:
         update, effects = self.inbox.opened(event)
-        is_in_time = self.state is State.WAITING and not self._is_gathering
-        if update is not None and is_in_time and update.header.step == self.step:
-            self._waits.observe(now.monotonic - self._wait_began)
+        if update is not None:
+            update.whole_at = now.monotonic
         return effects + self._look_again(now)
 
-    def _sealed(self, event: Sealed) -> list[Effect]:
+    def _sealed(self, event: Sealed, now: Instant) -> list[Effect]:
         update, effects = self._outbox.sealed(event)
-        if update is None:
-            return effects
-        send_to = update.readers or self._plan(update.step).send_to
-        ready = [peer for peer in send_to if self._neighbors.of(peer).is_ready and not self._neighbors.of(peer).is_parted]
-        if self._rules.mode == "async" and ready:
-            ready = [ready[self._choices.below(len(ready))]]
-        return effects + self._outbox.offer(update, ready, self.ledger)
+        if update is not None:
+            ready = [
+                p for p in self._readers_of(update) if self._neighbors.of(p).is_ready and not self._neighbors.of(p).is_parted
+            ]
+            if self._rules.mode == "async" and ready:
+                ready = [ready[self._choices.below(len(ready))]]
+            effects += self._outbox.offer(update, ready, self.ledger)
+        return effects + self._end_wait_if_over(now)
+
+    def _readers_of(self, update: Own) -> tuple[PeerId, ...]:
+        return self._plan(update.step).send_to if update.readers is None else update.readers
+
+    def _everyone_near(self) -> list[PeerId]:
+        """All that this round's plan sends to or receives from."""
+        plan = self._plan(self.step)
+        return sorted({*plan.send_to, *plan.weights} - {self.own})
 
     def _look_again(self, now: Instant) -> list[Effect]:
         """Something about a neighbor changed: perhaps the wait is over, or nobody needs us any more."""
         if self.state is State.PARTING and self._everyone_parted():
             return self._finish()
-        return self._end_wait_if_complete(now)
+        return self._end_wait_if_over(now)
 
     # ---- ending ---------------------------------------------------------------------------------------------------------
 
@@ -417,14 +433,16 @@ class Peer:
         """All rounds are done. Stay reachable until the neighbors are done too, or the ceiling is over."""
         self.state = State.PARTING
         self.deadline = now.monotonic + self._rules.ceiling_s
-        plan = self._plan(self.step)
-        byes: list[Effect] = [self._bye(peer) for peer in plan.send_to if self._neighbors.of(peer).is_ready]
-        effects = [self._persist(now), *byes]
+        effects = [self._persist(now), *self._byes()]
         return effects + self._finish() if self._everyone_parted() else effects
 
     def _everyone_parted(self) -> bool:
         neighbors = (self._neighbors.of(peer) for peer in self._plan(self.step).send_to)
         return all(neighbor.is_parted or not neighbor.is_ready for neighbor in neighbors)
+
+    def _byes(self) -> list[Effect]:
+        """Those we send to need not await us, and those we receive from need not stay for us."""
+        return [self._bye(peer) for peer in self._everyone_near() if self._neighbors.of(peer).is_ready]
 
     def _bye(self, peer: PeerId) -> Send:
         # On the bulk link, so that it can't overtake the last offer.
@@ -435,10 +453,30 @@ class Peer:
         return [Finished(self._learned_step)]
 
     def _stop(self, now: Instant) -> list[Effect]:
-        if self.state is State.FINISHED:
-            return []
-        ready = [peer for peer in self._plan(self.step).send_to if self._neighbors.of(peer).is_ready]
-        return [self._persist(now), *map(self._bye, ready), *self._finish()]
+        return [self._persist(now), *self._byes(), *self._finish()]
+
+    def _release_the_rest(self, event: Event) -> list[Effect]:
+        """Nothing matters after the end, but that what was still under way is given back."""
+        match event:
+            case Sealed():
+                return self._outbox.sealed(event)[1]
+            case Opened(payload=Payload() as payload):
+                return [Release(payload)]
+            case Learned(outgoing=outgoing):
+                return [*self._release_arrived(), *(Release(one.payload) for one in outgoing)]
+            case LearnFailed():
+                return self._release_arrived()
+            case _:
+                return []
+
+    def _release_arrived(self) -> list[Effect]:
+        """A `Learn` came to nothing, and with it what it was to mix."""
+        learn, self._learn = self._learn, None
+        if learn is None:
+            raise AssertionError("an answer to a Learn that nobody asked for")
+        for arrived in learn.arrived:
+            self.ledger.of(arrived.sender).lost += 1
+        return [Release(arrived.payload) for arrived in learn.arrived]
 
     # ---- what outlives the process --------------------------------------------------------------------------------------
 

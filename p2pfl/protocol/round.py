@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from statistics import median
+from statistics import median_low
 
 from p2pfl.protocol.charter import GossipRules
 from p2pfl.protocol.events import PeerId
@@ -35,10 +35,10 @@ def static_plan(own: PeerId, send_to: Iterable[PeerId], weights: Mapping[PeerId,
 
 
 class Waits:
-    """How long neighbors took to answer, and the deadline that follows: clamp(floor, median + k * MAD, ceiling).
+    """How late neighbors were, and the deadline that follows: clamp(floor, median + k * MAD, ceiling).
 
-    MAD is the median absolute deviation; it and the median ignore up to half of the observations, so that a few slow or
-    stalling neighbors can't stretch the deadline.
+    MAD is the median absolute deviation. Both medians are lower ones, which ignore up to half of the observations: one of two
+    neighbors can't stretch the deadline.
     """
 
     REMEMBERED = 64  # observations; enough for a median, few enough to follow a change of pace
@@ -49,15 +49,15 @@ class Waits:
         self._seen: deque[float] = deque(maxlen=self.REMEMBERED)
 
     def observe(self, seconds: float) -> None:
-        """A neighbor's update came this long after one's own was trained; early ones count as 0."""
-        self._seen.append(max(0.0, seconds))
+        """A neighbor's update came this long after one's own was trained; negative where it came before."""
+        self._seen.append(seconds)
 
     def patience(self) -> float:
         """Seconds to wait for those who are missing."""
         if len(self._seen) < self.ENOUGH:
             return self._rules.ceiling_s
-        middle = median(self._seen)
-        deviation = median(abs(seconds - middle) for seconds in self._seen)
+        middle = median_low(self._seen)
+        deviation = median_low(abs(seconds - middle) for seconds in self._seen)
         return min(max(self._rules.floor_s, middle + self._rules.deviations * deviation), self._rules.ceiling_s)
 
 

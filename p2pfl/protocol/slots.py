@@ -24,6 +24,7 @@ class Arriving:
     credited: int = 0  # chunks the sender may have sent
     received: int = 0  # chunks that came, in order
     payload: Payload | None = None
+    whole_at: float = 0.0  # monotonic, when the payload was complete
 
     @property
     def sender(self) -> PeerId:
@@ -39,10 +40,11 @@ class Arriving:
 
 @dataclass(slots=True)
 class Pair:
-    """One neighbor's two places."""
+    """One neighbor's two places, and the content that it was mixed with last."""
 
     current: Arriving | None = None
     later: Arriving | None = None
+    taken: bytes = b""
 
 
 class Slots:
@@ -79,8 +81,12 @@ class Slots:
         return None
 
     def has_room_for(self, header: Header) -> bool:
-        """Whether an update would be kept: not too old, and newer than what its slot holds."""
+        """Whether an update would be kept: not too old, newer than what its slot holds, and no resend of what is whole here or
+        was mixed already."""
         pair = self._pairs.get(PeerId(header.signer), Pair())
+        whole = (update for update in (pair.current, pair.later) if update is not None and update.payload is not None)
+        if header.chunks_digest in (pair.taken, *(update.header.chunks_digest for update in whole)):
+            return False
         if self._is_later(header):
             held = pair.later
         elif self._is_too_old(header):
@@ -103,6 +109,7 @@ class Slots:
         pairs = sorted(self._pairs.items())
         taken = [pair.current for _, pair in pairs if pair.current is not None and pair.current.payload is not None]
         for update in taken:
+            self._pairs[update.sender].taken = update.header.chunks_digest
             self.remove(update)
         return taken
 
@@ -127,6 +134,10 @@ class Slots:
                 displaced.append(pair.current)
                 pair.current = None
         return displaced
+
+    def is_ahead(self, step: int, window: int) -> bool:
+        """Whether a step is further in the future than `window` rounds."""
+        return self._staleness is not None and step > self.round + window
 
     def _is_later(self, header: Header) -> bool:
         return self._staleness is not None and header.step > self.round
