@@ -34,10 +34,8 @@ class Address:
         host, colon, port = text.rpartition(":")
         is_bracketed = host.startswith("[") and host.endswith("]")
         host = host[1:-1] if is_bracketed else host
-        is_host = (
-            bool(host) and host.isprintable() and not any(c in host for c in " /;,@[]") and (":" not in host or is_bracketed)
-        )
-        if not (colon and is_host and port.isascii() and port.isdecimal() and int(port) < 1 << 16):
+        is_port = port.isascii() and port.isdecimal() and int(port) < 1 << 16
+        if not (colon and is_port and _is_host(host) and (":" in host) <= is_bracketed):
             raise Failure(
                 "bad_address",
                 f"{text!r} is not an address.",
@@ -53,3 +51,12 @@ class Address:
             return [self]
         found = await asyncio.get_running_loop().getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         return [Address(str(place[0]), self.port) for *_, place in found]
+
+
+def _is_host(text: str) -> bool:
+    """Whether it may be looked up: not what Python's look-up would choke on, or what means something else to libzmq."""
+    try:
+        text.encode("idna")
+    except UnicodeError:
+        return False
+    return bool(text) and text.isprintable() and not any(c in text for c in " /;,@[]*")

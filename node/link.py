@@ -41,19 +41,23 @@ class Link:
         address: Address,
         patience: Patience,
     ) -> None:
-        """`address` is numeric."""
+        """`address` is numeric. Raises `ZMQError` when libzmq can't use it, or has no socket or descriptor left."""
         self.up: asyncio.Future[None] = loop.create_future()
         self.over: asyncio.Future[str] = loop.create_future()
         """Why the link is over, in words."""
         self._waiting_for = 2
         self._sockets: list[Socket] = []
         self._monitors: list[Reading] = []
-        for _ in ("control", "bulk"):
-            socket = dialling_socket(context, keys, server_key, patience)
-            self._sockets.append(socket)
-            self._monitors.append(self._monitor(context, loop, socket))
-            socket.ipv6 = address.is_ipv6
-            socket.connect(f"tcp://{address}")
+        try:
+            for _ in ("control", "bulk"):
+                socket = dialling_socket(context, keys, server_key, patience)
+                self._sockets.append(socket)
+                self._monitors.append(self._monitor(context, loop, socket))
+                socket.ipv6 = address.is_ipv6
+                socket.connect(f"tcp://{address}")
+        except zmq.ZMQError:
+            self.close()
+            raise
 
     @property
     def is_up(self) -> bool:
@@ -68,12 +72,12 @@ class Link:
     def close(self, linger_s: float = 0.0) -> None:
         """What is still waiting may take `linger_s` to leave, if the link is up."""
         linger_ms = round(linger_s * 1000) if self.is_up else 0
-        for socket, monitor in zip(self._sockets, self._monitors, strict=True):
-            if socket.closed:
-                continue
-            socket.disable_monitor()
+        for socket in self._sockets:
+            if not socket.closed:
+                socket.disable_monitor()
+                socket.close(linger=linger_ms)
+        for monitor in self._monitors:
             monitor.close()
-            socket.close(linger=linger_ms)
 
     def _monitor(self, context: Context, loop: asyncio.AbstractEventLoop, socket: Socket) -> Reading:
         endpoint = f"inproc://link-{next(_monitor_numbers)}"

@@ -44,6 +44,7 @@ class Supervisor:
         self._trouble = ""
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._keep(), name=f"link to {name}")
+        self._task.add_done_callback(lambda task: task.cancelled() or task.result())  # a bug must not end us in silence
 
     async def close(self, linger_s: float = 0.0) -> None:
         if self.link is not None:

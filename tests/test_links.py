@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -47,6 +48,14 @@ async def is_unharmed(a: End, b: End) -> None:
     a.links.send(b.id, (b"still here",))
     message = await b.message()
     assert (message.hop, message.frames) == (a.id, (b"still here",))
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 # ---- what goes through ---------------------------------------------------------------------------------------------------
@@ -123,17 +132,24 @@ async def test_what_was_handed_over_before_closing_still_arrives() -> None:
 
 
 @on_loop
-async def test_names_and_ipv6_are_understood() -> None:
-    async with Network(3) as network:
-        a = await network.start(0)
-        b = await network.start(1, "localhost:0")
-        network.place(1, f"localhost:{Address.parse(network.members[b.id].address).port}")
-        c = await network.start(2, "[::1]:0")
-        for end in (b, c):
-            a.links.dial(end.id)
-        assert {type(await a.next()), type(await a.next())} == {LinkUp}
+async def test_a_neighbor_may_be_given_by_name() -> None:
+    async with Network(2) as network:
+        a, b = await network.start(0), await network.start(1, "localhost:0")
+        network.place(1, f"localhost:{Address.parse(b.address).port}")
+        a.links.dial(b.id)
+        while await a.next() != LinkUp(b.id):  # the name may mean two addresses
+            pass
         await is_unharmed(a, b)
-        await is_unharmed(a, c)
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+@on_loop
+async def test_ipv6_will_do() -> None:
+    async with Network(2) as network:
+        a, b = await network.start(0), await network.start(1, "[::1]:0")
+        a.links.dial(b.id)
+        assert await a.next() == LinkUp(b.id)
+        await is_unharmed(a, b)
 
 
 @on_loop
@@ -358,6 +374,16 @@ async def test_the_link_comes_up_once_an_imposter_has_given_way_to_the_real_peer
 
 
 @on_loop
+@pytest.mark.parametrize("address", ["127.0.0.1%nowhere:9", "[::zz]:9"])
+async def test_an_address_that_nothing_can_be_done_with_is_a_link_that_is_down(address: str) -> None:
+    async with Network(2) as network:
+        a, b = await network.start(0), network.identities[1].peer_id
+        network.place(1, address)
+        a.links.dial(b)
+        assert await a.next() == LinkDown(b)
+
+
+@on_loop
 async def test_the_link_comes_up_once_somebody_listens_at_a_closed_port() -> None:
     async with Network(2) as network:
         network.place(1, await closed_port())
@@ -478,7 +504,7 @@ async def test_a_busy_port_is_one_line_that_says_which() -> None:
 
 
 @on_loop
-@pytest.mark.parametrize("listen", ["203.0.113.7:0", "no-such-name.invalid:0"])
+@pytest.mark.parametrize("listen", ["203.0.113.7:0", "[::zz]:0"])
 async def test_an_address_that_is_not_ours_is_one_line(listen: str) -> None:
     async with Network(1) as network:
         with pytest.raises(Failure) as raised:
