@@ -57,6 +57,9 @@ def serve(end: socket.socket) -> None:
             answer = trainer.carry_out(order_from(channel.receive()))
             if answer is not None:
                 channel.send(to_message(answer))
+            if isinstance(answer, Ready):
+                gc.collect()
+                gc.freeze()  # what is there by now stays; no collection need look at it again
     except ChannelClosed:
         return
 
@@ -99,8 +102,6 @@ class Trainer:
         self._learner = learner
         if order.record:
             self._record = Record(Path(order.record), order.record_row_max)
-        gc.collect()
-        gc.freeze()
         return Ready(
             schema=learner.schema,
             update_bytes=learner.update_bytes,
@@ -198,13 +199,13 @@ class Record:
     """A file of mixed vectors, one row of float32 after the other; of long ones, the newest alone."""
 
     def __init__(self, path: Path, row_max: int) -> None:
-        self._file = path.open("wb", buffering=0)
+        self._path = path
         self._row_max = row_max
+        path.write_bytes(b"")
 
     def add(self, row: memoryview) -> None:
-        if len(row) > self._row_max:
-            self._file.seek(0)
-        self._file.write(row)
+        with self._path.open("ab" if len(row) <= self._row_max else "wb", buffering=0) as file:
+            file.write(row)
 
 
 def _unready(failure: Failure) -> Unready:
