@@ -4,8 +4,8 @@ python benchmarks/batched_engine.py
 
 MLP 64-64-10, batch 8, digits, random 4-regular graph. The loop is what one writes first: one torch.optim.SGD a module, and no
 mixing. The bare vmap takes the same gradients of the same batch over and over: no gathering of minibatches, no mixing, no
-checks. Ours are whole rounds: minibatches are drawn, 18 steps taken, results checked, sent through the codec and mixed, and
-every fourth round is evaluated. All take turns and the fastest turn of each counts, because the machine may be shared.
+checks. Ours are whole rounds: minibatches are drawn, 18 steps taken, results checked, sent through the codec and mixed; and
+one evaluation of all peers in ten rounds. All take turns and the fastest turn of each counts: the machine may be shared.
 """
 
 import sys
@@ -24,7 +24,7 @@ from p2pfl.settings import CodecSection, DataSection, LimitsSection, TaskSection
 from sim.batch import run_batch
 from topology import neighbor_weights, random_regular
 
-PEERS, SAMPLES, BATCH, STEPS, ROUNDS, TURNS, SEED = 1_000, 144, 8, 18, 4, 4, 7
+PEERS, SAMPLES, BATCH, STEPS, ROUNDS, TURNS, SEED = 1_000, 144, 8, 18, 10, 4, 7
 ASKED = 20.0
 TASK = resolve(TaskSection(name="digits", model="mlp"), DataSection(samples_per_peer=SAMPLES), SEED)
 Turn = Callable[[], tuple[int, float]]

@@ -29,9 +29,9 @@ from p2pfl.task_file import blamed
 Float = NDArray[np.float64]
 Weights = Sequence[Mapping[int, float]]
 
-# Peers of one vmap call: enough to make its overhead small, few enough for weights and gradients to stay in cache
+# Peers of one vmap call: enough to make its overhead small, few enough to stay in the last cache
 # (benchmarks/batched_engine.py).
-BLOCK = 256
+BLOCK = 512
 
 # Peers that are measured at once: a bound on the memory of their outputs.
 MEASURED = 64
@@ -106,7 +106,7 @@ class _Crowd:
         train = [sets[index][0] for index in self.order]
         self._tests = [sets[index][1] for index in self.order] if model.common_test() is None else []
         self._samples = [len(targets) for _, targets in train]
-        self._starts = torch.tensor([0, *accumulate(self._samples)][:-1])
+        self._starts = [0, *accumulate(self._samples)]
         self._counts = [label_counts(targets, len(model.task.labels)) for _, targets in train]
         self._data: Pair = torch.cat([inputs for inputs, _ in train]), torch.cat([targets for _, targets in train])
         self.stacks = _stacked(model.layout.unflatten(model.first), peers)
@@ -201,11 +201,12 @@ class _Crowd:
     def _batches(self, places: slice, round: int, steps: int) -> Callable[[int, int], Pair]:
         """(peers, step) -> the minibatches of the first so many of `places`, gathered from everybody's rows at once."""
         size = self._training.batch_size
-        rows = torch.zeros(places.stop - places.start, steps, size, dtype=torch.int64)
-        for row, place in zip(rows, range(places.start, places.stop), strict=True):
-            own = min(steps, self._steps[place])
-            drawn = minibatch.indices(self._seed, self.order[place], round, self._samples[place], size, own)
-            row[:own] = torch.from_numpy(drawn) + self._starts[place]
+        drawn = np.zeros((places.stop - places.start, steps, size), dtype=np.int64)
+        for row, place in zip(drawn, range(places.start, places.stop), strict=True):
+            samples, own = self._samples[place], min(steps, self._steps[place])
+            own_rows = minibatch.indices(self._seed, self.order[place], round, samples, size, own)
+            np.add(own_rows, self._starts[place], out=row[:own])
+        rows = torch.from_numpy(drawn)
         inputs, targets = self._data
 
         def batch(peers: int, step: int) -> Pair:
