@@ -1,11 +1,14 @@
 """`p2pfl sim`: simulate many peers from a scenario file."""
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from p2pfl.failure import ExitCode
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` should not
     from sim.engine import Engine
@@ -43,6 +46,7 @@ def run(
     overrides += [f"engine={engine}"] if engine is not None else []
     overrides += [f"seed={seed}"] if seed is not None else []
     chosen = Scenario.from_toml(scenario, overrides)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))  # so that an unfinished folder is removed
     print(chosen.title, file=sys.stderr)
     with run_folder(out, chosen.title, chosen.seed) as folder, progress(chosen.rounds) as on_round:
         on_trace = folder.trace() if trace else None

@@ -17,7 +17,7 @@ RUNS = {
     "directed": {"topology": "exponential", "weights": "uniform", "peers": 6, "rounds": 3},
     "one peer alone": {"topology": "ring", "peers": 1, "rounds": 2},
     "unequal ages": {"topology": "path", "peers": 3, "rounds": 3, "weighting": "samples", "partition": "quantity:0.3"},
-    "counters that grow by a byte": {"topology": "path", "peers": 2, "rounds": 135, "model": "softmax"},
+    "counters that grow by a byte": {"topology": "path", "peers": 2, "rounds": 135, "model": "softmax", "local_steps": 1},
     "float16": {"topology": "ring", "rounds": 2, "codec": "float16"},
 }
 
