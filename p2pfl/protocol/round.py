@@ -37,8 +37,8 @@ def static_plan(own: PeerId, send_to: Iterable[PeerId], weights: Mapping[PeerId,
 class Waits:
     """How late neighbors were, and the deadline that follows: clamp(floor, median + k * MAD, ceiling).
 
-    MAD is the median absolute deviation. Both medians are lower ones, which ignore up to half of the observations: one of two
-    neighbors can't stretch the deadline.
+    MAD is the median absolute deviation. Both medians ignore what fewer than half of the observations say, so that a few slow
+    or stalling neighbors can't stretch the deadline; of two middle ones they take the lower.
     """
 
     REMEMBERED = 64  # observations; enough for a median, few enough to follow a change of pace
