@@ -112,15 +112,16 @@ def parse(model: type[Parsed], values: Mapping[str, Any], source: str) -> Parsed
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = [_problem(model, values, e) for e in error.errors()]
-        raise Failure(
-            "bad_configuration", f"{source}: {'; '.join(problems)}.", "Mend the named keys and run it again."
-        ) from None
+        problems = "; ".join(_problem(model, values, e) for e in error.errors())
+        stop = "" if problems.endswith("?") else "."
+        raise Failure("bad_configuration", f"{source}: {problems}{stop}", "Mend the named keys and run it again.") from None
 
 
 def _problem(model: type[BaseModel], values: Mapping[str, Any], error: Any) -> str:
     path = [str(part) for part in error["loc"]]
     where = ".".join(path) or "file"
+    if error["type"] == "model_type":
+        return f"{where}: a table of keys belongs here"
     if error["type"] != "extra_forbidden":
         return f"{where}: {error['msg'].removeprefix('Value error, ').lower()}"
     near = difflib.get_close_matches(path[-1], _known_keys(model, path[:-1]), n=1)
