@@ -11,7 +11,6 @@ import typer
 from p2pfl.failure import ExitCode
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` should not
-    from sim.engine import Engine
     from sim.result import Result
 
 PEERS_SHOWN = 16
@@ -47,10 +46,10 @@ def run(
     overrides += [f"seed={seed}"] if seed is not None else []
     chosen = Scenario.from_toml(scenario, overrides)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))  # so that an unfinished folder is removed
-    print(chosen.title, file=sys.stderr)
+    _say(chosen.title)
     with run_folder(out, chosen.title, chosen.seed) as folder, progress(chosen.rounds) as on_round:
         on_trace = folder.trace() if trace else None
-        result = run_scenario(chosen, on_engine=_say, on_round=on_round, on_trace=on_trace)
+        result = run_scenario(chosen, on_note=_say, on_round=on_round, on_trace=on_trace)
         written = folder.write(result.record)
     if as_json:
         print(_json(result, written))
@@ -58,8 +57,8 @@ def run(
         print(_table(result, written))
 
 
-def _say(engine: "Engine") -> None:
-    print(f"engine {engine.name}: {engine.why}", file=sys.stderr)
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _json(result: "Result", written: Path) -> str:

@@ -38,23 +38,26 @@ def run(
     scenario: Scenario,
     engine: Literal["auto", "events", "batch"] | None = None,
     *,
-    on_engine: Callable[[Engine], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
     on_round: OnRound | None = None,
     on_trace: OnTrace | None = None,
 ) -> Result:
     """Run it to its end. `engine` overrides the scenario's own.
 
-    Whatever can't be is a `Failure` before anything runs. `on_engine` hears once which engine was chosen, `on_round` of every
-    row of the accuracy that is measured, `on_trace` of every event (event engine only).
+    Whatever can't be is a `Failure` before anything runs. `on_note` hears in a line which engine was chosen and what
+    begins, `on_round` of every row of the accuracy that is measured, `on_trace` of every event (event engine only).
     """
     world = world_of(scenario)
     chosen = choose(world, engine or scenario.engine, is_traced=on_trace is not None)
-    if on_engine is not None:
-        on_engine(chosen)
+    note = on_note or (lambda line: None)
+    note(f"engine {chosen.name}: {chosen.why}")
     began = perf_counter()
     with _threads(world.peers):
         ran = _batch(world, on_round) if chosen.name == "batch" else _events(world, on_round, on_trace)
-        alone = _alone(world) if scenario.output.alone else np.empty((0, world.peers))
+        alone = np.empty((0, world.peers))
+        if scenario.output.alone:
+            note("the same without gossip, to compare")
+            alone = _alone(world)
     return Result(ran.parameters, _record(scenario, world, chosen, ran, alone, perf_counter() - began))
 
 
