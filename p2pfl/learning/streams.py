@@ -11,8 +11,9 @@ import numpy as np
 
 def philox(seed: int, peer: int, purpose: str, round: int) -> np.random.Generator:
     """The stream of this peer, purpose and round. Rounds are 2**192 numbers apart, so they never overlap."""
-    key = int.from_bytes(_digest(seed, peer, purpose, 16), "little")
-    return np.random.Generator(np.random.Philox(key=key, counter=round << 192))
+    key = np.frombuffer(_digest(seed, peer, purpose, 16), dtype="<u8")
+    counter = np.array([0, 0, 0, round], dtype=np.uint64)  # numpy takes 3 us more to convert whole numbers of this size
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
 def torch_seed(seed: int, peer: int, purpose: str, round: int = 0) -> int:
