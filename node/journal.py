@@ -15,6 +15,7 @@ from p2pfl.protocol.charter import Member
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import PeerId
 
+SHOWN_S = 1.0  # between two lines of progress on stderr; metrics.jsonl has them all
 QUIET_S = 10.0  # between two lines about the same member and reason
 
 
@@ -28,6 +29,7 @@ class Journal:
         self._log = log
         self._members = members
         self._to_parent = to_parent
+        self._shown = -SHOWN_S
         self._said: dict[tuple[str, str], tuple[float, int]] = {}
 
     def round_ended(self, line: Mapping[str, Any]) -> None:
@@ -35,7 +37,8 @@ class Journal:
         _append(self._metrics, {name: None if value != value else value for name, value in line.items()})
         if self._to_parent is not None:
             self._to_parent(("round", dict(line)))
-        else:
+        elif time.monotonic() - self._shown >= SHOWN_S:
+            self._shown = time.monotonic()
             print(_progress(line), file=sys.stderr, flush=True)
 
     def rejected(self, reason: Reason, blame: PeerId) -> None:

@@ -1,0 +1,108 @@
+"""`p2pfl node` as an operator meets it: a life with a stop and a resume, and one line for every mistake."""
+
+import json
+import signal
+import socket
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.nodes import children_of, network_of, p2pfl, reached, started
+
+HEAD = 'name = "wards"\nrounds = 100000\n[topology]\nkind = "path"\n[training]\nlocal_steps = 1\n[gossip]\nfloor_s = 0.5\n'
+
+
+@pytest.fixture(scope="module")
+def wards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a network of two members."""
+    folder = tmp_path_factory.mktemp("wards")
+    network_of(["a", "b"], folder, HEAD)
+    return folder
+
+
+@pytest.mark.net
+def test_a_node_that_was_stopped_goes_on_where_it_was_and_leaves_nothing_behind(wards: Path) -> None:
+    a, b = (started("node", "start", "--dir", name, "--network", "wards.toml", cwd=wards) for name in "ab")
+    for process in (a, b):
+        reached(process, 3)
+    theirs = children_of(a.pid)
+    assert len(theirs) == 1
+    a.send_signal(signal.SIGTERM)
+    a.communicate(timeout=60)
+    assert a.returncode == 143
+    assert not any(psutil.pid_exists(pid) for pid in theirs)
+
+    again = started("node", "start", "--dir", "a", "--network", "wards.toml", cwd=wards)  # its port is free again
+    assert reached(again, 5) >= 3
+    for process in (again, b):
+        process.send_signal(signal.SIGINT)
+    for process in (again, b):
+        process.communicate(timeout=60)
+        assert process.returncode == 130
+    steps = [json.loads(line)["step"] for line in (wards / "a" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def refused(wards: Path, *changes: str, network: str = "wards.toml") -> tuple[int, str]:
+    """The exit code, and the one line that `p2pfl node start` says."""
+    ended = p2pfl("node", "start", "--dir", "a", "--network", network, *changes, cwd=wards)
+    lines = [line for line in ended.stderr.splitlines() if "listens at" not in line]
+    assert len(lines) == 1 and ended.stdout == "", ended
+    return ended.returncode, lines[0]
+
+
+@pytest.mark.net
+def test_a_busy_port_is_one_line_and_exit_code_5(wards: Path) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        code, line = refused(wards, "--listen", f"127.0.0.1:{busy.getsockname()[1]}")
+    assert code == 5
+    assert "127.0.0.1" in line
+
+
+def test_keys_that_others_can_read_are_one_line_and_exit_code_6(wards: Path) -> None:
+    identity = wards / "a" / "identity"
+    identity.chmod(0o644)
+    code, line = refused(wards)
+    identity.chmod(0o600)
+    assert (code, "chmod 600" in line) == (6, True)
+
+
+def test_a_missing_folder_a_missing_file_and_a_bad_key_are_each_one_line(wards: Path) -> None:
+    assert refused(wards, "--dir", "nowhere")[0] == 6
+    code, line = refused(wards, network="ward.toml")
+    assert (code, "Did you mean wards.toml?" in line) == (3, True)
+    (wards / "bad.toml").write_text((wards / "wards.toml").read_text().replace("rounds =", "ruonds ="))
+    code, line = refused(wards, network="bad.toml")
+    assert (code, "did you mean 'rounds'?" in line) == (3, True)
+
+
+def test_a_network_file_never_names_code(wards: Path) -> None:
+    (wards / "code.toml").write_text('task = { name = "evil.py:task" }\n' + (wards / "wards.toml").read_text())
+    code, line = refused(wards, network="code.toml")
+    assert (code, "--task evil.py:task" in line) == (3, True)
+
+
+def test_a_folder_of_data_must_be_there(wards: Path) -> None:
+    assert refused(wards, "--data", "nowhere")[0] == 3
+
+
+@pytest.mark.net
+def test_a_wrong_task_is_one_line_though_the_trainer_found_it(wards: Path) -> None:
+    code, line = refused(wards, "--task", "digist")
+    assert (code, "'digits'" in line) == (3, True)
+
+
+def test_with_nobody_to_ask_a_passphrase_is_not_waited_for(wards: Path) -> None:
+    ended = p2pfl("node", "init", "--name", "c", "--dir", "c", cwd=wards)
+    assert (ended.returncode, ended.stdout) == (6, "")
+    assert "--no-passphrase" in ended.stderr and ended.stderr.count("\n") == 1
+    assert not (wards / "c").exists()
+
+
+def test_a_bad_address_makes_no_folder(wards: Path) -> None:
+    ended = p2pfl("node", "init", "--name", "c", "--dir", "c", "--no-passphrase", "--address", "somewhere", cwd=wards)
+    assert ended.returncode == 3 and ended.stderr.count("\n") == 1
+    assert not (wards / "c").exists()
