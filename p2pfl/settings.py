@@ -51,6 +51,7 @@ class TrainingSection(Section):
     learning_rate: float = Field(default=0.1, gt=0)
     momentum: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
+    initial: Literal["shared", "own"] = "shared"  # all peers start from one vector, or each from its own
     weighting: Literal["peers", "samples"] = "peers"
     weighting_cap: float = Field(default=4.0, ge=1)
     mean_samples: int | None = Field(default=None, ge=1)  # what "samples" compares with; known to a simulation

@@ -109,7 +109,7 @@ class _Crowd:
         self._starts = [0, *accumulate(self._samples)]
         self._counts = [label_counts(targets, len(model.task.labels)) for _, targets in train]
         self._data: Pair = torch.cat([inputs for inputs, _ in train]), torch.cat([targets for _, targets in train])
-        self.stacks = _stacked(model.layout.unflatten(model.first), peers)
+        self.stacks = _first_stacks(model, self.order, training)
         self._momenta = {name: torch.zeros_like(stack) for name, stack in self.stacks.items()} if training.momentum else {}
         self._local = _stacked(model.local, peers)
         with blamed("the first step of training"):
@@ -263,6 +263,13 @@ def _taken(data: torch.Tensor, rows: torch.Tensor, peers: int) -> torch.Tensor:
 
 def _diverged(peer: int, round: int, why: str) -> Failure:
     return Failure("diverged", f"Peer {peer} diverged in round {round}: {why}.", "Lower training.learning_rate.")
+
+
+def _first_stacks(model: Model, order: Sequence[int], training: TrainingSection) -> Stacks:
+    if training.initial == "shared":
+        return _stacked(model.layout.unflatten(model.first), len(order))
+    vectors = torch.stack([model.first_of(index, training.initial) for index in order])
+    return {name: stack.contiguous() for name, stack in model.layout.unflatten(vectors).items()}
 
 
 def _stacked(tensors: Mapping[str, torch.Tensor], peers: int) -> Stacks:

@@ -28,14 +28,13 @@ def both(run: World) -> tuple[EventsOutcome, BatchOutcome]:
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-@pytest.mark.parametrize("codec", ["dense", "float16"])
-def test_gossip_without_training_agrees_to_1e6(name: str, codec: str) -> None:
-    """The peers start apart, since all have the same first vector: one round of training, then nineteen without."""
-    topology, peers = GRAPHS[name]
-    trained = both(world(topology, peers, rounds=1, codec=codec))
-    assert np.abs(trained[0].parameters - trained[1].parameters).max() <= 1e-6
-    events, batch = both(world(topology, peers, local_steps=0, codec=codec))
-    assert np.abs(events.parameters - batch.parameters).max() <= 1e-6
+@pytest.mark.parametrize(("codec", "bound"), [("dense", 1e-6), ("float16", 1e-4)])
+def test_gossip_without_training_agrees(name: str, codec: str, bound: float) -> None:
+    """Every peer starts from a vector of its own, so that there is something to agree on. A value that lies between two halves
+    may be rounded either way, so float16 agrees to an ulp of its own: 2**-13 of values below 1/4."""
+    events, batch = both(world(*GRAPHS[name], local_steps=0, codec=codec, initial="own"))
+    assert events.consensus_distance[0] > 1.0
+    assert np.abs(events.parameters - batch.parameters).max() <= bound
 
 
 @pytest.mark.parametrize("name", GRAPHS)

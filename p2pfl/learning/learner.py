@@ -124,8 +124,8 @@ class Learner:
         return label_counts(self._train[1], len(self._labels))
 
     def first(self) -> LearnerState:
-        """The state before anything was learned: the vector that all peers of this seed start from."""
-        vector = ALGORITHMS[ALGORITHM].init(self._model.first.numpy())
+        """The state before anything was learned; `training.initial` says whether all peers of a seed start from one vector."""
+        vector = ALGORITHMS[ALGORITHM].init(self._model.first_of(self._peer.index, self._training.initial).numpy())
         return LearnerState(vector, no_momentum(self._model, self._training).numpy(), _arrays(self._model.local), {})
 
     def learn(self, state: LearnerState, request: LearnRequest) -> tuple[LearnerState, Computed]:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -64,14 +64,13 @@ class Layout:
 class Model:
     """A task's module, made once for any number of peers: `bind` makes it one peer's by pointing its parameters into a vector.
 
-    first: [D], the same for all peers of a seed. local: the buffers that stay with the peer, as the module makes them.
+    first: [D], the shared first vector of a seed. local: the buffers that stay with the peer, as the module makes them.
     """
 
     def __init__(self, task: Task, seed: int) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(torch_seed(seed, 0, "first"))
-            self.module = task.model()
+        self.module = _drawn(task, seed, 0)
         self.task = task
+        self._seed = seed
         saved = self.module.state_dict(keep_vars=True)
         parameters = dict(self.module.named_parameters())
         buffers = {n: b for n, b in self.module.named_buffers() if n in saved and b.dtype == torch.float32}
@@ -82,6 +81,13 @@ class Model:
         self._parameters = parameters
         self._buffers = {name: _owner(self.module, name) for name, _ in self.module.named_buffers()}
         self._common_test: Pair | None = None
+
+    def first_of(self, peer: int, initial: Literal["shared", "own"]) -> torch.Tensor:
+        """[D]: what a peer starts from. "shared" is `first`; "own" is drawn for this peer, as the module initialises itself."""
+        if initial == "shared":
+            return self.first
+        tensors = _drawn(self.task, self._seed, peer + 1).state_dict()
+        return self.layout.flatten({slot.name: tensors[slot.name] for slot in self.layout.slots})
 
     def bind(self, vector: torch.Tensor, local: Mapping[str, torch.Tensor]) -> None:
         """Let the module's parameters and shared buffers be views into `vector` [D] and its other buffers be those of `local`.
@@ -104,6 +110,12 @@ class Model:
     def _put(self, name: str, tensor: torch.Tensor) -> None:
         owner, leaf = self._buffers[name]
         owner._buffers[leaf] = tensor
+
+
+def _drawn(task: Task, seed: int, stream: int) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed(seed, stream, "first"))
+        return task.model()
 
 
 def _layout(tensors: Iterable[tuple[str, torch.Tensor]]) -> Layout:
