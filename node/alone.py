@@ -11,6 +11,7 @@ from math import nan
 from node.channel import Channel, ChannelClosed
 from node.orders import Prepare, order_from
 from node.trainer import learner_of
+from p2pfl.failure import Failure
 from p2pfl.protocol.events import Learn
 
 NICENESS = 19
@@ -27,7 +28,7 @@ def serve(end: socket.socket) -> None:
             order = order_from(message)
             assert isinstance(order, Prepare)
             channel.send((order.index, accuracies(order, rounds)))
-    except ChannelClosed:
+    except (ChannelClosed, Failure):  # the peers themselves say what is wrong with the task
         return
 
 

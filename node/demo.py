@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from node.local import Kill, LocalRun, local_network, run_local
 from node.outcome import record_of, write_mean_model
 from node.progress import shown
 from p2pfl.failure import ExitCode, Failure
+from p2pfl.learning.tasks import resolve
 from p2pfl.report.page import render
 from p2pfl.report.record_json import metrics_csv, to_json
 from p2pfl.report.summary import summary
@@ -50,29 +52,37 @@ class Demonstrated:
 
 def demonstrate(options: Options) -> Demonstrated:
     """Run it, with progress on stderr, and write its files. Raises `Failure`."""
+    task, data = TaskSection(name=options.task), DataSection(partition=options.partition)
+    if ":" not in task.name and not task.name.endswith(".py"):
+        resolve(task, data, options.seed)  # what can be known to be wrong is said before a process is started
     network, identities = local_network(
         [f"peer-{i}" for i in range(options.peers)],
         name="demo",
         seed=options.seed,
         rounds=options.rounds,
-        task=TaskSection(name=options.task),
-        data=DataSection(partition=options.partition),
+        task=task,
+        data=data,
         training=TRAINING,
         topology=TopologySection(kind=options.topology),
         gossip=parse(GossipSection, {"mode": options.mode, "period_s": options.pace_s or 0.05}, "demo"),
     )
     folder = _run_folder(options)
     title = f"{options.task} · {options.peers} peers · {options.topology} · {options.partition} · seed {options.seed}"
-    with shown(title) as watch:
-        run = run_local(
-            network,
-            identities,
-            folder / "peers",
-            kills=options.kills,
-            alone=True,
-            pace_s=options.pace_s if options.mode == "rounds" else 0.0,
-            watch=watch,
-        )
+    try:
+        with shown(title) as watch:
+            run = run_local(
+                network,
+                identities,
+                folder / "peers",
+                kills=options.kills,
+                alone=True,
+                pace_s=options.pace_s if options.mode == "rounds" else 0.0,
+                watch=watch,
+            )
+    except Failure as failure:
+        if failure.exit_code not in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
+            shutil.rmtree(folder)
+        raise
     return _written(run, title, folder)
 
 
