@@ -193,7 +193,7 @@ class Storm(Ring):
         state, value = self.disks.get(k, (None, float(k)))
         peer = self._peer(k, old.identity, boot=old.boot + 1, restored=state)
         self.stages[k] = replace(
-            *(old,),
+            old,
             peer=peer,
             value=value,
             boot=old.boot + 1,
@@ -212,7 +212,7 @@ class Storm(Ring):
                 self.offered[pair] = 0
         self.windows.pop(k, None)
         self.dialled = {(i, j) for i, j in self.dialled if i != k}
-        self.at(0.0, lambda: self.tell(k, Started()) if self[k].peer is peer and k not in self.dead else None)
+        self.event(k, Started(), 0.0)
         for i, j in sorted(self.dialled):
             if j == k:
                 self.link(i, k)
@@ -269,7 +269,7 @@ class Storm(Ring):
     def weather(self) -> None:
         """From the start to the end of everything, with a bound on virtual time."""
         for k in range(len(self.stages)):
-            self.at(self.draw.uniform(0.0, 1.0), lambda k=k: self.tell(k, Started()))
+            self.event(k, Started(), self.draw.uniform(0.0, 1.0))
         self.plan_faults()
         stopped = self.draw.randrange(len(self.stages)) if self.draw.random() < 0.2 else None
         if stopped is not None:
