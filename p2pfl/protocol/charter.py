@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from typing import Literal
 
 import msgpack
@@ -46,22 +46,24 @@ class GossipRules:
 @dataclass(frozen=True, slots=True)
 class Charter:
     """The agreement. `schema` is the digest of layout, codec, algorithm and labels; `update_bytes` the exact length of an
-    encoded update under it. The digest covers everything but the members, who may change."""
+    encoded update under it.
+
+    network_id: 16 bytes that name the network: its name and its founding members. digest: 32 bytes that two peers must share
+    before they exchange anything; it covers everything but the members, who may change. Both are in every header, so that
+    they are computed once.
+    """
 
     name: str
     schema: bytes
     update_bytes: int
     gossip: GossipRules
     members: Mapping[PeerId, Member]
+    network_id: bytes = field(init=False, repr=False, compare=False)
+    digest: bytes = field(init=False, repr=False, compare=False)
 
-    @property
-    def network_id(self) -> bytes:
-        """16 bytes that name the network: its name and its founding members."""
+    def __post_init__(self) -> None:
         founders = b"".join(sorted(self.members))
-        return hashlib.blake2b(self.name.encode() + b"\0" + founders, digest_size=16, person=b"p2pfl/net").digest()
-
-    @property
-    def digest(self) -> bytes:
-        """32 bytes that two peers must share before they exchange anything."""
-        agreed = (self.name, self.schema, self.update_bytes, astuple(self.gossip))
-        return hashlib.blake2b(msgpack.packb(agreed), digest_size=32, person=b"p2pfl/charter").digest()
+        named = hashlib.blake2b(self.name.encode() + b"\0" + founders, digest_size=16, person=b"p2pfl/net")
+        agreed = msgpack.packb((self.name, self.schema, self.update_bytes, astuple(self.gossip)))
+        object.__setattr__(self, "network_id", named.digest())
+        object.__setattr__(self, "digest", hashlib.blake2b(agreed, digest_size=32, person=b"p2pfl/charter").digest())
