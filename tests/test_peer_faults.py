@@ -252,3 +252,14 @@ def test_an_update_for_nobody_is_sent_to_nobody() -> None:
     chunk = envelope.seal_chunk(seal.key, 0, True, plain)
     sealed = Sealed(seal.ticket, (Payload(len(chunk), envelope.digest(chunk), chunk),))
     assert not [e for e in ring[0].peer.handle(sealed, Instant(0.0, 0.0)) if isinstance(e, Send)]
+
+
+def test_a_peer_that_is_cut_off_waits_for_its_links_before_it_goes_on_alone() -> None:
+    """Otherwise a second without links would cost it all its rounds."""
+    ring = Ring(2, GossipRules(rounds=50, floor_s=1.0, ceiling_s=2.0, gather_s=1.0), gain=1.0)
+    ring.start()
+    ring.settle(learn=False)
+    ring.kill(1)
+    ring.settle()
+    ring.pass_time(10.0)
+    assert 3 <= ring[0].peer.step <= 11

@@ -87,10 +87,12 @@ class Outbox:
         return [u for u in self._updates if u.step == self._latest and u.chunks]
 
     def offer(self, update: Own, readers: Iterable[PeerId], ledger: Ledger) -> list[Effect]:
-        """Offer to these readers, under one signature; a short update rides along with its offer."""
-        addressed = tuple(sorted(readers))
-        if not addressed:
-            return []
+        """Offer to these readers, under one signature for every `READERS_MAX`; a short update rides along with its offer."""
+        everyone = sorted(readers)
+        groups = [tuple(everyone[i : i + wire.READERS_MAX]) for i in range(0, len(everyone), wire.READERS_MAX)]
+        return [send for group in groups for send in self._offer(update, group, ledger)]
+
+    def _offer(self, update: Own, addressed: tuple[PeerId, ...], ledger: Ledger) -> list[Effect]:
         header = wire.Header(
             network=self._charter.network_id,
             charter=self._charter.digest,

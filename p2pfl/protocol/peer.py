@@ -234,7 +234,13 @@ class Peer:
         """Whether nothing that is worth waiting for can still come."""
         if self._rules.mode == "async" or now.monotonic < self._wait_began + self._penance:
             return False
-        return not any(map(self._is_awaited, self._plan(self.step).weights))
+        return not any(map(self._is_awaited, self._plan(self.step).weights)) and not self._is_cut_off()
+
+    def _is_cut_off(self) -> bool:
+        """Whether no neighbor that has not parted can be reached. Links come back; a peer that did not wait for that would
+        train alone through all its rounds within seconds."""
+        remaining = [p for p in self._plan(self.step).weights if p != self.own and not self._neighbors.of(p).is_parted]
+        return bool(remaining) and not any(self._neighbors.of(peer).is_ready for peer in remaining)
 
     def _is_awaited(self, peer: PeerId) -> bool:
         """Whether this round's update of a neighbor can still come, and is not here."""
