@@ -5,7 +5,8 @@ A hop to a thread costs more than sealing a small update. One thread each way ke
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,10 +22,10 @@ Answer = TypeVar("Answer", Sealed, Opened)
 
 @dataclass(slots=True)
 class Opening:
-    """A payload that is being opened into its slot, chunk by chunk."""
+    """A payload that is being opened into its slot, chunk by chunk. What is `under_way` may still write there."""
 
     slot: Slot = field(repr=False)
-    under_way: int = 0
+    under_way: set["Future[Opened]"] = field(default_factory=set)
     is_abandoned: bool = False
 
 
@@ -43,23 +44,26 @@ class Sealing:
         if effect.payload.length <= INLINE_BYTES:
             self._answer(_sealed(effect))
         else:
-            self._on_thread(self._sealer, lambda: _sealed(effect), self._answer)
+            self._on_thread(self._sealer.submit(_sealed, effect), lambda future: self._answer(future.result()))
 
     def open(self, effect: Open) -> None:
         opening = self._openings.get(effect.ticket)
         if opening is None:
             opening = self._openings[effect.ticket] = Opening(self._arena.take())
-        opening.under_way += 1
-        if len(effect.chunk) <= INLINE_BYTES:  # type: ignore[arg-type]
+        if effect.length <= INLINE_BYTES:  # of the payload: a short last chunk must not overtake the others
             self._opened(opening, _opened(effect, opening.slot))
-        else:
-            self._on_thread(self._opener, lambda: _opened(effect, opening.slot), lambda event: self._opened(opening, event))
+            return
+        future = self._opener.submit(_opened, effect, opening.slot)
+        opening.under_way.add(future)
+        self._on_thread(future, lambda future: self._opened_on_thread(opening, future))
 
     def abandon(self, ticket: int) -> None:
+        """What has not begun never will, so that of all that is abandoned one slot at most is held for a while."""
         opening = self._openings.pop(ticket, None)
         if opening is None:
             return
         opening.is_abandoned = True
+        opening.under_way = {future for future in opening.under_way if not future.cancel()}
         if not opening.under_way:
             self._arena.give_back(opening.slot)
 
@@ -67,18 +71,25 @@ class Sealing:
         self._sealer.shutdown(wait=False, cancel_futures=True)
         self._opener.shutdown(wait=False, cancel_futures=True)
 
+    def _opened_on_thread(self, opening: Opening, future: "Future[Opened]") -> None:
+        opening.under_way.discard(future)
+        if not opening.is_abandoned:
+            self._opened(opening, future.result())
+        elif not opening.under_way:
+            self._arena.give_back(opening.slot)
+
     def _opened(self, opening: Opening, event: Opened) -> None:
-        opening.under_way -= 1
-        if opening.is_abandoned:
-            if not opening.under_way:
-                self._arena.give_back(opening.slot)
-            return
         if event.payload is not None:
             del self._openings[event.ticket]  # the slot is the payload's now
         self._answer(event)
 
-    def _on_thread(self, thread: ThreadPoolExecutor, work: Callable[[], Answer], done: Callable[[Answer], None]) -> None:
-        self._loop.run_in_executor(thread, work).add_done_callback(lambda future: done(future.result()))
+    def _on_thread(self, future: "Future[Answer]", done: Callable[["Future[Answer]"], None]) -> None:
+        def back_to_the_loop(future: "Future[Answer]") -> None:
+            if not future.cancelled():
+                with suppress(RuntimeError):  # the loop is closed: nobody waits for this any more
+                    self._loop.call_soon_threadsafe(done, future)
+
+        future.add_done_callback(back_to_the_loop)
 
 
 def _sealed(effect: Seal) -> Sealed:
