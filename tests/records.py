@@ -27,6 +27,9 @@ def a_record(
     alone = accuracy / 2
     if killed is not None:
         accuracy[5:, killed] = loss[5:, killed] = np.nan
+    up = np.empty((0, 0), dtype=np.bool_)
+    if killed is not None:
+        up = (np.arange(rounds)[:, None] < 5) | (np.arange(peers) != killed)
     names = names or tuple(f"peer-{i}" for i in range(peers))
     return RunRecord(
         title="a run",
@@ -61,4 +64,5 @@ def a_record(
         labels=tuple(str(label) for label in range(classes)),
         label_counts=np.array([[10.0 * ((i + c) % classes) for c in range(classes)] for i in range(peers)]),
         marks=() if killed is None else (Mark(4.5, f"{names[killed]} killed"),),
+        up=up,
     )

@@ -163,6 +163,7 @@ def _embedded(record: RunRecord) -> tuple[str, bool]:
             alone_accuracy=np.round(record.alone_accuracy, 5) if whole else none,
             bytes_sent=record.bytes_sent if whole else none,
             consensus_distance=record.consensus_distance if whole else np.empty(0),
+            up=record.up if whole else np.empty((0, 0), dtype=np.bool_),
         )
     ), whole
 

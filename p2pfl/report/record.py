@@ -41,7 +41,7 @@ class RunRecord:
     accuracy, loss, alone_accuracy: [R + 1, n]; alone is the same first model, steps and data with no mixing, empty [0, n]
     where it was not run. consensus_distance: [R + 1], sqrt(mean_i ||x_i - mean x||^2). bytes_sent: [R + 1, n], cumulative.
     label_counts: [n, classes] training rows per class, empty [n, 0] where targets are no classes. edges are (i, j), i sends
-    to j; undirected graphs list each edge once.
+    to j; undirected graphs list each edge once. up: [R, n], who was up in round r; empty [0, 0] where all were, always.
     """
 
     title: str
@@ -61,3 +61,4 @@ class RunRecord:
     labels: tuple[str, ...]
     label_counts: Float
     marks: tuple[Mark, ...] = ()
+    up: NDArray[np.bool_] = field(default_factory=lambda: np.empty((0, 0), dtype=np.bool_))

@@ -4,11 +4,12 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from p2pfl.failure import Failure
 from p2pfl.report.plain import plain
@@ -78,6 +79,7 @@ def _record(found: Mapping[str, Any]) -> RunRecord:
         labels=tuple(str(label) for label in found["labels"]),
         label_counts=_matrix(counts, n, len(counts[0]) if counts else len(found["labels"])),
         marks=tuple(Mark(round=_float(mark["round"]), text=str(mark["text"])) for mark in found["marks"]),
+        up=_up(found.get("up", []), max(rows - 1, 0), n),
     )
 
 
@@ -97,6 +99,13 @@ def _peer(found: Mapping[str, Any]) -> PeerRecord:
         updates_applied=int(found["updates_applied"]),
         rejected={str(reason): int(count) for reason, count in found["rejected"].items()},
     )
+
+
+def _up(rows: Sequence[Iterable[Any]], rounds: int, n: int) -> NDArray[np.bool_]:
+    """Written as 0 and 1; records of before there was churn have none."""
+    if not len(rows):
+        return np.empty((0, 0), dtype=np.bool_)
+    return np.asarray(_matrix(rows, rounds, n) != 0, dtype=np.bool_)
 
 
 def _matrix(rows: Iterable[Iterable[float | None]], height: int, width: int) -> Float:
@@ -122,7 +131,7 @@ def _jsonable(value: Any) -> Any:
     """Arrays to lists, records and mappings to objects; what the settings may hold besides (paths, enums) to its text."""
     match value:
         case np.ndarray():
-            return _jsonable(value.tolist())
+            return _jsonable((value.astype(np.uint8) if value.dtype == np.bool_ else value).tolist())
         case np.generic():
             return _jsonable(value.item())
         case float():
