@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from topology import (
     Graph,
     TopologyError,
+    circulant,
     complete,
     contraction,
     dumbbell,
@@ -111,7 +112,7 @@ def test_loops_of_a_graph_from_elsewhere_carry_no_weight_of_their_own() -> None:
 # Closed formulas
 
 
-def circulant(n: int) -> list[float]:
+def ring_laplacian(n: int) -> list[float]:
     """Eigenvalues of the ring's Laplacian, other than the first zero."""
     return [2 - 2 * cos(2 * pi * k / n) for k in range(1, n)]
 
@@ -121,7 +122,7 @@ def regular(degree: int, laplacian: list[float]) -> float:
 
 
 def product_of_rings(rows: int, columns: int) -> list[float]:
-    sums = [a + b for a in (0.0, *circulant(rows)) for b in (0.0, *circulant(columns))]
+    sums = [a + b for a in (0.0, *ring_laplacian(rows)) for b in (0.0, *ring_laplacian(columns))]
     return sums[1:]
 
 
@@ -132,6 +133,12 @@ def exponential_by_fourier(n: int) -> float:
     return float(np.abs(np.fft.fft(first_row)[1:]).max())
 
 
+def circulant_by_fourier(n: int, offsets: list[int]) -> float:
+    """1/(2m+1) + 2/(2m+1) Σ cos(2πk·offset/n) for the m offsets (Davis, Circulant Matrices, 1979)."""
+    share = 1 / (2 * len(offsets) + 1)
+    return max(abs(share + 2 * share * sum(cos(2 * pi * k * o / n) for o in offsets)) for k in range(1, n))
+
+
 def dumbbell_by_quotient(m: int) -> float:
     """The slowest vector has opposite signs on the halves; on it W is [[m, 1], [m - 1, 0]] / (m + 1)."""
     return (m + sqrt(m * m + 4 * (m - 1))) / (2 * (m + 1))
@@ -139,13 +146,14 @@ def dumbbell_by_quotient(m: int) -> float:
 
 CLOSED_FORMS: dict[str, tuple[Graph, Callable[[Graph], np.ndarray], float]] = {
     "ring of 8": (ring(8), metropolis_weights, 1 / 3 + 2 / 3 * cos(pi / 4)),
-    "ring of 15": (ring(15), uniform_weights, regular(2, circulant(15))),
+    "ring of 15": (ring(15), uniform_weights, regular(2, ring_laplacian(15))),
     "path of 9": (path(9), metropolis_weights, 1 / 3 + 2 / 3 * cos(pi / 9)),
     "torus 4x6": (torus(4, 6), metropolis_weights, regular(4, product_of_rings(4, 6))),
     "torus 5x5": (torus(5, 5), uniform_weights, 3 / 5 + 2 / 5 * cos(2 * pi / 5)),
     "torus 2x4 is the cube": (torus(2, 4), metropolis_weights, 1 / 2),
     "complete": (complete(11), metropolis_weights, 0),
     "star": (star(12), metropolis_weights, 1 - 1 / 12),
+    "circulant": (circulant(11, [1, 3]), metropolis_weights, circulant_by_fourier(11, [1, 3])),
     "hypercube": (hypercube(5), metropolis_weights, 4 / 6),
     "dumbbell of 2 is a path": (dumbbell(2), metropolis_weights, 1 / 3 + 2 / 3 * cos(pi / 4)),
     "dumbbell": (dumbbell(7), metropolis_weights, dumbbell_by_quotient(7)),
@@ -181,7 +189,7 @@ def test_the_gap_is_what_the_contraction_leaves_where_weights_are_symmetric_or_c
 
 @given(st.integers(3, 60))
 def test_contraction_of_rings_paths_and_exponential_graphs_holds_at_every_size(n: int) -> None:
-    assert contraction(metropolis_weights(ring(n))) == pytest.approx(regular(2, circulant(n)), abs=1e-9)
+    assert contraction(metropolis_weights(ring(n))) == pytest.approx(regular(2, ring_laplacian(n)), abs=1e-9)
     assert contraction(metropolis_weights(path(n))) == pytest.approx(1 / 3 + 2 / 3 * cos(pi / n), abs=1e-9)
     assert contraction(uniform_weights(exponential(n))) == pytest.approx(exponential_by_fourier(n), abs=1e-9)
 

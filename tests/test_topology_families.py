@@ -16,6 +16,7 @@ import topology
 from topology import (
     Graph,
     TopologyError,
+    circulant,
     complete,
     diameter,
     dumbbell,
@@ -49,6 +50,8 @@ def degrees(graph: Graph) -> list[int]:
         (star(6), 6, 5, 2),
         (hypercube(5), 32, 80, 5),
         (dumbbell(4), 8, 13, 3),
+        (circulant(10, [1, 2, 3]), 10, 30, 2),
+        (circulant(8, [1, 4]), 8, 12, 2),
         (exponential(16), 16, 64, 4),
         (exponential(12), 12, 48, 3),  # 11 = 1 + 2 + 8, and no two powers make 11 mod 12
     ],
@@ -82,7 +85,9 @@ def test_families_meet_where_mathematics_says_so() -> None:
     assert nx.is_isomorphic(hypercube(2), ring(4))
     assert nx.is_isomorphic(grid(2, 2), ring(4))
     assert nx.is_isomorphic(random_regular(2, 9, seed=1), ring(9))
-    assert nx.is_isomorphic(small_world(9, 4, 0.0), nx.circulant_graph(9, [1, 2]))
+    assert nx.utils.graphs_equal(small_world(9, 4, 0.0), circulant(9, [1, 2]))
+    assert nx.utils.graphs_equal(circulant(7, [1]), ring(7))
+    assert nx.utils.graphs_equal(circulant(7, [1, 2, 3]), complete(7))
     for n in range(1, 7):
         assert nx.utils.graphs_equal(torus(1, n), ring(n))
         assert nx.utils.graphs_equal(torus(n, 1), ring(n))
@@ -113,6 +118,9 @@ def test_the_smallest_graphs_have_no_loops_and_no_double_edges() -> None:
         lambda: hypercube(-1),
         lambda: exponential(0),
         lambda: dumbbell(0),
+        lambda: circulant(0, [1]),
+        lambda: circulant(9, [3, 6]),
+        lambda: circulant(4, []),
         lambda: random_regular(0, 0),
         lambda: random_regular(-1, 4),
         lambda: random_regular(4, 4),

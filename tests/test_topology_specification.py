@@ -29,6 +29,8 @@ from topology.specification import usage
         ("torus:1x7", 7, fixed.ring(7)),
         ("grid", 12, fixed.grid(3, 4)),
         ("grid:2X6", 12, fixed.grid(2, 6)),
+        ("circulant:1,3", 9, fixed.circulant(9, [1, 3])),
+        ("circulant:1", 9, fixed.ring(9)),
         ("complete", 5, fixed.complete(5)),
         ("star", 5, fixed.star(5)),
         ("hypercube", 16, fixed.hypercube(4)),
@@ -51,6 +53,7 @@ def test_a_command_line_names_a_graph(specification: str, peers: int, graph: fix
 def test_a_file_gives_the_arguments_by_name_and_none_for_those_it_leaves_out() -> None:
     by_name = from_specification("random_regular", 16, 7, degree=4, rows=None, p=None)
     assert nx.utils.graphs_equal(by_name, from_specification("random_regular:4", 16, 7))
+    assert nx.utils.graphs_equal(from_specification("circulant", 9, 7, offsets=[1, 3]), fixed.circulant(9, [1, 3]))
     assert nx.utils.graphs_equal(from_specification("torus", 12, 7, columns=6), fixed.torus(2, 6))
     assert nx.utils.graphs_equal(from_specification("small_world:4", 16, 7, p=0.1), drawn.small_world(16, 4, 0.1, seed=7))
 
@@ -83,6 +86,10 @@ def test_a_file_gives_the_arguments_by_name_and_none_for_those_it_leaves_out() -
         ("random_regular:8", 8, "random_regular(8, 8): a peer can't have 8 neighbors among 7 others. Lower the degree."),
         ("erdos_renyi:often", 8, "erdos_renyi: p is 'often'. It must be a number."),
         ("erdos_renyi:inf", 8, "p is inf. It is a probability, from 0 to 1."),
+        ("circulant", 8, "circulant needs offsets. Write circulant:OFFSETS,..."),
+        ("circulant:2,4", 8, "circulant(8, [2, 4]): n and the offsets are multiples of 2. Add an offset of 1."),
+        ("circulant:1,b", 8, "circulant: offsets is 'b'. It must be a whole number."),
+        ("base_k:2", 8, "base_k has other links every round, and one graph is asked for. Name one: exponential, say."),
         ("torus:2x", 8, "torus: columns is ''. It must be a whole number."),
     ],
 )
@@ -99,6 +106,10 @@ def test_what_cannot_be_is_refused_in_one_line(specification: str, peers: int, m
         ("ring", {"degree": 4}, "ring has no degree. Leave it out, and write ring."),
         ("random_regular:4", {"degree": 4}, "random_regular: degree is given twice."),
         ("random_regular", {"degree": 4.0}, "random_regular: degree is 4.0. It must be a whole number."),
+        ("circulant:1", {"offsets": [1, 2]}, "circulant: offsets is given twice."),
+        ("circulant", {"offsets": [1, 2.5]}, "circulant: offsets is 2.5. It must be a whole number."),
+        ("circulant", {"offsets": 2}, "circulant needs offsets. Write circulant:OFFSETS,..."),
+        ("circulant:1", {"degree": 4}, "circulant has no degree. Leave it out, and write circulant:OFFSETS,..."),
         ("random_regular", {"degree": True}, "random_regular: degree is True. It must be a whole number."),
     ],
 )

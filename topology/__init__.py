@@ -13,23 +13,39 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from topology.errors import TopologyError
-    from topology.families import Graph, complete, dumbbell, exponential, grid, hypercube, path, ring, star, torus
+    from topology.families import Graph, circulant, complete, dumbbell, exponential, grid, hypercube, path, ring, star, torus
+    from topology.finite_time import base_k
     from topology.random_families import erdos_renyi, random_regular, scale_free, small_world
+    from topology.random_schedules import epidemic, equitopo, random_matching, random_pair, relabelled, sequential_pair
     from topology.reach import diameter
-    from topology.specification import FAMILIES, from_specification
-    from topology.spectrum import contraction, spectral_gap
-    from topology.weights import WEIGHTS, lazy, metropolis_weights, neighbor_weights, uniform_weights
+    from topology.schedules import Schedule, one_peer_exponential, one_peer_hypercube, static
+    from topology.specification import FAMILIES, SCHEDULES, from_specification, schedule_from_specification
+    from topology.spectrum import algebraic_connectivity, contraction, noise_floor, relabelled_contraction, spectral_gap
+    from topology.weights import (
+        WEIGHTS,
+        best_constant_weights,
+        fastest_weights,
+        lazy,
+        max_degree_weights,
+        metropolis_weights,
+        neighbor_weights,
+        uniform_weights,
+    )
 else:
     import importlib
 
     _NAMES = {
         "errors": "TopologyError",
-        "families": "Graph complete dumbbell exponential grid hypercube path ring star torus",
+        "families": "Graph circulant complete dumbbell exponential grid hypercube path ring star torus",
+        "finite_time": "base_k",
         "random_families": "erdos_renyi random_regular scale_free small_world",
+        "random_schedules": "epidemic equitopo random_matching random_pair relabelled sequential_pair",
         "reach": "diameter",
-        "specification": "FAMILIES from_specification",
-        "spectrum": "contraction spectral_gap",
-        "weights": "WEIGHTS lazy metropolis_weights neighbor_weights uniform_weights",
+        "schedules": "Schedule one_peer_exponential one_peer_hypercube static",
+        "specification": "FAMILIES SCHEDULES from_specification schedule_from_specification",
+        "spectrum": "algebraic_connectivity contraction noise_floor relabelled_contraction spectral_gap",
+        "weights": "WEIGHTS best_constant_weights fastest_weights lazy max_degree_weights metropolis_weights "
+        "neighbor_weights uniform_weights",
     }
     _HOME = {name: f"topology.{module}" for module, names in _NAMES.items() for name in names.split()}
 
@@ -44,28 +60,48 @@ else:
 
 __all__ = [
     "FAMILIES",
+    "SCHEDULES",
     "WEIGHTS",
     "Graph",
+    "Schedule",
     "TopologyError",
+    "algebraic_connectivity",
+    "base_k",
+    "best_constant_weights",
+    "circulant",
     "complete",
     "contraction",
     "diameter",
     "dumbbell",
+    "epidemic",
+    "equitopo",
     "erdos_renyi",
     "exponential",
+    "fastest_weights",
     "from_specification",
     "grid",
     "hypercube",
     "lazy",
+    "max_degree_weights",
     "metropolis_weights",
     "neighbor_weights",
+    "noise_floor",
+    "one_peer_exponential",
+    "one_peer_hypercube",
     "path",
+    "random_matching",
+    "random_pair",
     "random_regular",
+    "relabelled",
+    "relabelled_contraction",
     "ring",
     "scale_free",
+    "schedule_from_specification",
+    "sequential_pair",
     "small_world",
     "spectral_gap",
     "star",
+    "static",
     "torus",
     "uniform_weights",
 ]

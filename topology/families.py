@@ -4,8 +4,9 @@ All are simple: where a formula would join a peer to itself, or two peers twice,
 two is one edge, and a torus with a side of one is a ring.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain, combinations, product
+from math import gcd
 from typing import TypeAlias
 
 import networkx as nx
@@ -25,6 +26,15 @@ def path(n: int) -> Graph:
     """Each peer is joined to the next."""
     at_least(1, n=n)
     return simple(n, ((i, i + 1) for i in range(n - 1)))
+
+
+def circulant(n: int, offsets: Sequence[int]) -> Graph:
+    """Each peer is joined to those so many places before and after it. Connected where n and the offsets share no divisor."""
+    at_least(1, n=n)
+    if n > 1 and gcd(n, *offsets) != 1:
+        asked = f"circulant({n}, {list(offsets)})"
+        raise TopologyError(f"{asked}: n and the offsets are multiples of {gcd(n, *offsets)}.", "Add an offset of 1.")
+    return simple(n, ((i, (i + offset) % n) for i, offset in product(range(n), offsets)))
 
 
 def torus(rows: int, columns: int) -> Graph:

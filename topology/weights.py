@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from topology.errors import TopologyError
 from topology.families import Graph
+from topology.fastest import best_constant, fastest, laplacian
 
 Weights = NDArray[np.float64]  # [n, n]
 Rows = list[dict[int, float]]  # of peer i: {j: W[i, j]} where it is not zero; i itself included; in ascending j
@@ -25,7 +26,7 @@ def metropolis_weights(graph: Graph) -> Weights:
 
     Symmetric, on every graph; a peer needs to know only its neighbors' degrees. For undirected graphs.
     """
-    return _dense(_metropolis(graph))
+    return dense(_metropolis(graph))
 
 
 def uniform_weights(graph: Graph) -> Weights:
@@ -34,7 +35,30 @@ def uniform_weights(graph: Graph) -> Weights:
     Doubly stochastic only where all degrees are equal (in and out, if directed); elsewhere gossip settles on a mean in which
     peers of high degree count more.
     """
-    return _dense(_uniform(graph))
+    return dense(_uniform(graph))
+
+
+def max_degree_weights(graph: Graph) -> Weights:
+    """1 / (1 + the largest degree of all) on every edge, the rest to oneself: I - L / (d_max + 1). For undirected graphs."""
+    return dense(_max_degree(graph))
+
+
+def best_constant_weights(graph: Graph) -> Weights:
+    """The best of those that give the same weight to every edge: I - 2L / (μ₂ + μₙ) (Xiao and Boyd 2004, section 4.1).
+
+    μ are the eigenvalues of the Laplacian L, so it costs n³; the contraction is (μₙ - μ₂) / (μₙ + μ₂). What a peer gives to
+    itself may be negative. For undirected graphs.
+    """
+    return dense(_best_constant(graph))
+
+
+def fastest_weights(graph: Graph) -> Weights:
+    """The symmetric weights of least contraction (FDLA; Xiao and Boyd 2004, section 4.2), to within `fastest.TOLERANCE` of it.
+
+    On edge-transitive graphs they are the best constant ones; elsewhere an optimization finds them, for up to
+    `fastest.EDGES_MAX` edges. Some may be negative. For undirected graphs.
+    """
+    return dense(_fastest(graph))
 
 
 def lazy(weights: Weights) -> Weights:
@@ -52,9 +76,7 @@ def neighbor_weights(graph: Graph, kind: str = "metropolis") -> Rows:
 
 
 def _metropolis(graph: Graph) -> Rows:
-    if graph.is_directed():
-        raise TopologyError("Metropolis weights need an undirected graph.", 'Use the weights "uniform" on a directed one.')
-    neighbors = senders(graph)
+    neighbors = _undirected(graph, "Metropolis")
     degree = [len(row) for row in neighbors]
     shares = [{j: 1 / (1 + max(degree[i], degree[j])) for j in row} for i, row in enumerate(neighbors)]
     return [_with_own(i, row, 1 - fsum(row.values())) for i, row in enumerate(shares)]
@@ -65,7 +87,33 @@ def _uniform(graph: Graph) -> Rows:
     return [_with_own(i, row, 1 / (len(row) + 1)) for i, row in enumerate(shares)]
 
 
-WEIGHTS = {"metropolis": _metropolis, "uniform": _uniform}
+def _max_degree(graph: Graph) -> Rows:
+    neighbors = _undirected(graph, "Max-degree")
+    share = 1 / (1 + max(map(len, neighbors)))
+    return [_with_own(i, dict.fromkeys(row, share), 1 - share * len(row)) for i, row in enumerate(neighbors)]
+
+
+def _best_constant(graph: Graph) -> Rows:
+    neighbors = _undirected(graph, "Best constant")
+    share = best_constant(laplacian(neighbors))
+    return [_with_own(i, dict.fromkeys(row, share), 1 - share * len(row)) for i, row in enumerate(neighbors)]
+
+
+def _fastest(graph: Graph) -> Rows:
+    neighbors = _undirected(graph, "The fastest")
+    edges = [(i, j) for i, row in enumerate(neighbors) for j in row if i < j]
+    share = dict(zip(edges, fastest(laplacian(neighbors), edges), strict=True))
+    shares = [{j: share[min(i, j), max(i, j)] for j in row} for i, row in enumerate(neighbors)]
+    return [_with_own(i, row, 1 - fsum(row.values())) for i, row in enumerate(shares)]
+
+
+WEIGHTS = {
+    "metropolis": _metropolis,
+    "uniform": _uniform,
+    "max_degree": _max_degree,
+    "best_constant": _best_constant,
+    "fastest": _fastest,
+}
 
 
 def senders(graph: Graph) -> list[list[int]]:
@@ -82,11 +130,18 @@ def senders(graph: Graph) -> list[list[int]]:
     return [sorted(place[sender] for sender in arriving[node] if sender != node) for node in place]
 
 
+def _undirected(graph: Graph, kind: str) -> list[list[int]]:
+    if graph.is_directed():
+        raise TopologyError(f"{kind} weights need an undirected graph.", 'Use the weights "uniform" on a directed one.')
+    return senders(graph)
+
+
 def _with_own(i: int, row: dict[int, float], own: float) -> dict[int, float]:
     return dict(sorted({**row, i: own}.items()))
 
 
-def _dense(rows: Rows) -> Weights:
+def dense(rows: Rows) -> Weights:
+    """The rows as a matrix, [n, n]."""
     weights = np.zeros((len(rows), len(rows)))
     for i, row in enumerate(rows):
         weights[i, list(row)] = list(row.values())
