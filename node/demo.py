@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,6 +84,9 @@ def demonstrate(options: Options) -> Demonstrated:
         if failure.exit_code not in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
             shutil.rmtree(folder)
         raise
+    for kill in options.kills:
+        if kill not in [done for done, _ in run.kills]:
+            print(f"peer-{kill.peer} had ended before it was to be killed, after {run.seconds:.1f} s", file=sys.stderr)
     return _written(run, title, folder)
 
 

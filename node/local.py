@@ -260,13 +260,14 @@ class _Launcher:
         _kill_if_there(peer.ready["pid"])
 
     def _interrupt(self, code: ExitCode) -> None:
-        if self._over.done():
+        ending = self._over if not self._over.done() else self._alone_over
+        if ending.done():
             return
         for peer in self._run.peers:
             if peer.state == "up":
                 peer.state = "stopped"
         what = "Interrupted." if code is ExitCode.INTERRUPTED else "Terminated."
-        self._over.set_exception(Failure("interrupted", what, f"Checkpoints are in {self._directory}.", code))
+        ending.set_exception(Failure("interrupted", what, f"Checkpoints are in {self._directory}.", code))
 
     async def _end(self, zygote: "subprocess.Popen[bytes]", requests: socket.socket, alone: LoopChannel | None) -> None:
         """Let them save, then make sure. A second Ctrl-C is not waited for: it ends what is left at once."""

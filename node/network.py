@@ -57,6 +57,7 @@ class Network:
         self._early: list[Event] = []
         self._task: asyncio.Task[Any] | None = None
         self._exit_code: ExitCode | None = None
+        self._bug: BaseException | None = None
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -73,11 +74,13 @@ class Network:
                 self._tell(Started())
                 for event in self._early:
                     self._tell(event)
-                await live.finished
+                step = await live.finished
+            if self._parent is None:
+                print(f"ended after round {step}", file=sys.stderr)
             self._say(("finished", live.counters()))
         except asyncio.CancelledError:
-            if self._exit_code is None:
-                raise
+            if self._bug is not None:
+                raise self._bug from None
         except Failure as failure:
             if self._parent is None:
                 print(f"p2pfl: {failure}", file=sys.stderr)
@@ -151,13 +154,9 @@ class Network:
 
     def _crash(self, context: dict[str, Any]) -> None:
         """A broken invariant of ours: better gone, with the last checkpoint kept, than wrong."""
-        error = context.get("exception")
-        if error is None:
-            print(context["message"], file=sys.stderr)
-        elif self._live is not None and not self._live.finished.done():
-            self._live.finished.set_exception(error)
-        else:
-            raise error
+        self._bug = self._bug or context.get("exception") or AssertionError(context["message"])
+        if self._task is not None:
+            self._task.cancel()
 
 
 def preparation(setup: Setup) -> Prepare:
