@@ -6,7 +6,7 @@ types are refused, all at once, each with its place and the nearest known key.
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -131,8 +131,11 @@ def _problem(model: type[BaseModel], values: Mapping[str, Any], error: Any) -> s
 
 def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
+        if part.isdigit():  # the place in an array of tables, whose model is known already
+            continue
         field = model.model_fields.get(part)
         annotation = field.annotation if field else None
+        annotation = next(iter(get_args(annotation)), annotation)
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []
         model = annotation

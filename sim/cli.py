@@ -57,6 +57,31 @@ def run(
         print(_table(result, written))
 
 
+@app.command(epilog="Example: p2pfl sim check examples/churn.toml --set churn.rate=0.5")
+def check(
+    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO.toml", help="What to look at.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one key. Repeatable.")
+    ] = None,
+) -> None:
+    """Say whether a scenario can be run, and by which engine; runs nothing."""
+    from sim.engine import choose
+    from sim.scenario import Scenario
+    from sim.world import world_of
+
+    chosen = Scenario.from_toml(scenario, set_ or [])
+    engine = choose(world_of(chosen), chosen.engine)
+    print(f"{scenario}: {chosen.title}, {chosen.rounds} rounds; engine {engine.name}: {engine.why}")
+
+
+@app.command(epilog="Example: p2pfl sim schema > scenario.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of scenario files."""
+    from sim.scenario import scenario_schema
+
+    print(json.dumps(scenario_schema(), indent=2))
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from p2pfl.failure import Failure
 from p2pfl.learning.codec import CODECS
 from p2pfl.learning.minibatch import steps_per_round
-from p2pfl.report.record import Float, PeerRecord, RunRecord
+from p2pfl.report.record import Float, Mark, PeerRecord, RunRecord
 from sim.batch import BatchOutcome, run_batch
 from sim.events import run_events
 from sim.result import Result
@@ -84,7 +84,12 @@ def choose(world: World, asked: str, is_traced: bool = False) -> Engine:
 def _batch_obstacle(world: World, is_traced: bool) -> str | None:
     obstacles = {
         "knows rounds only, not gossip.mode = async": world.gossip.mode == "async",
-        "sends nothing that network.latency could delay": world.network.latency > 0,
+        "sends nothing that network.latency could delay": world.network.latency != 0,
+        "knows no churn": not world.churn.is_calm,
+        "knows no faults": bool(world.faults),
+        "sends nothing that network.bandwidth, duplicate or reorder could touch": world.network.bandwidth is not None
+        or world.network.duplicate > 0
+        or world.network.reorder > 0,
         "sends nothing that network.loss could lose": world.network.loss > 0,
         "has no events to trace": is_traced,
     }
@@ -117,6 +122,8 @@ class _Ran:
     updates_applied: Sequence[int]
     rejected: Sequence[Mapping[str, int]]
     abstracts: str
+    marks: tuple[Mark, ...] = ()
+    finished: Sequence[bool] | None = None  # None is everybody
 
 
 def _events(world: World, on_round: OnRound | None, on_trace: OnTrace | None) -> _Ran:
@@ -132,10 +139,17 @@ def _events(world: World, on_round: OnRound | None, on_trace: OnTrace | None) ->
         updates_sent=outcome.updates_sent,
         updates_applied=outcome.updates_applied,
         rejected=outcome.rejected,
-        abstracts=f"The peers are real and their messages signed and sealed; the network is not: every message takes "
-        f"{network.latency:g} s and is lost with probability {network.loss:g}, and computing takes no time. "
+        abstracts=f"The peers are real and their messages signed and sealed; the network is not: a message takes "
+        f"{_seconds(network.latency)} and is lost with probability {network.loss:g}, and a local step takes "
+        f"{_seconds(world.compute.step_s if world.compute.step_s is not None else world.step_s.median)}. "
         f"{outcome.events:,} events in {outcome.virtual_s:.3g} s of virtual time.",
+        marks=outcome.marks,
+        finished=outcome.finished,
     )
+
+
+def _seconds(given: float | str) -> str:
+    return given if isinstance(given, str) else f"{given:.3g} s"
 
 
 def _batch(world: World, on_round: OnRound | None) -> _Ran:
@@ -192,9 +206,9 @@ def _record(scenario: Scenario, world: World, engine: Engine, ran: _Ran, alone: 
     peers = tuple(
         PeerRecord(
             name=world.names[i],
-            state="done",
-            accuracy=float(ran.accuracy[-1, i]),
-            loss=float(ran.loss[-1, i]),
+            state="done" if ran.finished is None or ran.finished[i] else "stopped",
+            accuracy=_last(ran.accuracy[:, i]),
+            loss=_last(ran.loss[:, i]),
             samples=int(world.samples[i]),
             bytes_sent=int(ran.bytes_sent[-1, i]),
             bytes_received=int(ran.bytes_received[-1, i]),
@@ -221,4 +235,11 @@ def _record(scenario: Scenario, world: World, engine: Engine, ran: _Ran, alone: 
         bytes_sent=ran.bytes_sent,
         labels=tuple(world.task.labels),
         label_counts=world.label_counts,
+        marks=ran.marks,
     )
+
+
+def _last(column: Float) -> float:
+    """Of the last row that was measured; NaN where none was."""
+    measured = column[~np.isnan(column)]
+    return float(measured[-1]) if len(measured) else float("nan")

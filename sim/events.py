@@ -1,11 +1,12 @@
 """The event engine: the very peer of a live node, driven under virtual time.
 
-Every peer is a `Peer`; its messages go over links with latency and loss, its keys and nonces come from the seed, its vectors
-are computed by the very `Learner` of a live node. Sealing, signing and opening are done for real. What is abstracted: the
-links are not ZeroMQ, computing and sealing take no virtual time, and nobody's disk fails.
+Every peer is a `Peer` on a `Host`; its messages go over `Links`, its keys and nonces come from the seed, its vectors are
+computed by the very `Learner` of a live node. Sealing, signing and opening are done for real. Peers come and go as churn and
+faults say. What is abstracted: the links are not ZeroMQ, sealing takes no virtual time, and no disk is ever full.
 """
 
-from collections.abc import Mapping, Sequence, Sized
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,12 +17,17 @@ from p2pfl.learning.learner import Learner
 from p2pfl.learning.parameters import Model
 from p2pfl.learning.task import TaskPeer
 from p2pfl.protocol.charter import Charter, GossipRules, Member
-from p2pfl.protocol.events import Effect, Event, LinkUp, PeerId, Started
+from p2pfl.protocol.events import Effect, Event, PeerId
 from p2pfl.protocol.identity import Identity
 from p2pfl.protocol.randomness import Choices
+from p2pfl.report.record import Mark
+from sim import fault
+from sim.accounting import crypto_of
 from sim.agenda import Agenda
+from sim.churn import Change
 from sim.entropy import SeededEntropy
 from sim.host import Host
+from sim.links import Links
 from sim.measure import Float, Measures
 from sim.trace import line
 from sim.world import OnRound, OnTrace, World
@@ -29,7 +35,10 @@ from sim.world import OnRound, OnTrace, World
 
 @dataclass(frozen=True, slots=True)
 class EventsOutcome:
-    """What came of a run. Arrays over [rounds + 1, peers] have row 0 before training; see `RunRecord`."""
+    """What came of a run. Arrays over [rounds + 1, peers] have row 0 before training; see `RunRecord`.
+
+    up: [rounds, peers], who was up when the first peer ended its r-th round. finished: who did all rounds before the end.
+    """
 
     parameters: NDArray[np.float32]
     accuracy: Float
@@ -40,6 +49,9 @@ class EventsOutcome:
     updates_sent: tuple[int, ...]
     updates_applied: tuple[int, ...]
     rejected: Sequence[Mapping[str, int]]
+    up: NDArray[np.bool_]
+    marks: tuple[Mark, ...]
+    finished: tuple[bool, ...]
     events: int
     virtual_s: float
 
@@ -57,10 +69,14 @@ class Federation:
     def __init__(self, world: World, on_round: OnRound | None, on_trace: OnTrace | None) -> None:
         self.agenda = Agenda()
         self.measures = Measures(world.rounds, world.peers, on_round)
-        self._running = world.peers
+        self.marks: list[Mark] = []
+        self.done: set[int] = set()  # who has finished all its rounds
+        self._kept_down: set[int] = set()  # by a fault, whatever churn says
+        self._running = 0  # processes
+        self._expected = 0  # faults that are still to come or to end
         self._world = world
         self._on_trace = on_trace
-        self._loss = Choices(world.seed, b"loss")
+        self.crypto = crypto_of(world.network.crypto, world.peers, world.seed)
         identities = [Identity.generate(SeededEntropy(world.seed, b"identity %d" % i)) for i in range(world.peers)]
         model = Model(world.task, world.seed)
         learners = [
@@ -79,34 +95,95 @@ class Federation:
         charter = _charter(world, identities, learners[0])
         ids = [identity.peer_id for identity in identities]
         self._index = {peer: i for i, peer in enumerate(ids)}
-        self.hosts = [Host(self, i, identities[i], learners[i], charter, ids) for i in range(world.peers)]
+        speeds = _speeds(world)
+        self.hosts = [Host(self, i, identities[i], learners[i], charter, ids, speeds[i]) for i in range(world.peers)]
+        self.links = Links(self)
 
     def run(self) -> None:
-        """Start every peer and let time pass until nothing is planned any more."""
+        """Start every peer and let time pass until all who are up have finished, and nobody else will be brought back."""
+        world = self._world
+        for one in world.faults:
+            self._expected += 1 + (one.heal is not None)
+            fault.plan(one, self)
+        self._kept_down = {peer for one in world.faults if one.kind == "join" for peer in one.peers}
         for host in self.hosts:
-            self.agenda.at(0.0, partial(host.tell, Started()))
-        while self._running and self.agenda.step():
+            self._next_change(host, world.changes(host.index))
+        while self._is_going_on() and self.agenda.step():
             pass
 
-    def left(self, host: Host) -> None:
-        """A peer has finished."""
+    def _is_going_on(self) -> bool:
+        return len(self.done) < len(self.hosts) and bool(self._running or self._expected or not self.done)
+
+    def _next_change(self, host: Host, changes: Iterator[Change]) -> None:
+        change = next(changes, None)
+        if change is not None:
+            self.agenda.at(change.time, partial(self._change, host, change, changes))
+
+    def _change(self, host: Host, change: Change, changes: Iterator[Change]) -> None:
+        """Churn: a peer comes or goes."""
+        if host.index in self.done:
+            return
+        if host.index not in self._kept_down:
+            if change.is_up:
+                self._switch_on(host)
+            else:
+                self._switch_off(host, is_graceful=self._world.churn.leave == "graceful")
+        self._next_change(host, changes)
+
+    def take_down(self, host: Host, is_graceful: bool) -> None:
+        """A fault ends the process of a peer, which stays away until a fault brings it back."""
+        self._kept_down.add(host.index)
+        self._switch_off(host, is_graceful)
+
+    def bring_up(self, host: Host) -> None:
+        """A fault starts the process of a peer."""
+        self._kept_down.discard(host.index)
+        self._switch_on(host)
+
+    def _switch_on(self, host: Host) -> None:
+        if host.is_on or host.index in self.done:
+            return
+        self._running += 1
+        self.measures.came(host.index)
+        host.start()
+        self.links.came_up(host)
+
+    def _switch_off(self, host: Host, is_graceful: bool) -> None:
+        if not host.is_on:
+            return
+        if is_graceful:
+            host.leave()
+        else:
+            host.crash()
+            self.went(host)
+
+    def went(self, host: Host) -> None:
+        """The process of a peer has ended."""
         self._running -= 1
-        self.measures.left(host.index)
+        self.links.went_down(host)
+        self.measures.went(host.index)
+
+    def left(self, host: Host, step: int) -> None:
+        """A peer has finished, with all its rounds or because it was stopped."""
+        if step >= self._world.rounds:
+            self.done.add(host.index)
+        self.went(host)
+
+    def mark(self, text: str) -> None:
+        """A fault begins or ends: for the time line."""
+        self._expected -= 1
+        self.marks.append(Mark(self.measures.round, text))
 
     def host_of(self, peer: PeerId) -> Host:
         return self.hosts[self._index[peer]]
 
-    def carry(self, sender: Host, to: PeerId, frames: tuple[Sized, ...]) -> None:
-        """Put a message on a link, which may lose it."""
-        network = self._world.network
-        if network.loss and self._loss.uniform(0.0, 1.0) < network.loss:
-            return
-        receiver = self.host_of(to)
-        self.agenda.at(self.agenda.now + network.latency, partial(receiver.receive, sender.peer.own, frames))
+    def carry(self, sender: Host, to: PeerId, frames: tuple[Sized, ...], bulk: bool) -> None:
+        """Put a message on a link."""
+        self.links.send(sender, self.host_of(to), frames, bulk)
 
     def link(self, dialer: Host, to: PeerId) -> None:
-        """A link comes up one latency after it was dialled."""
-        self.agenda.at(self.agenda.now + self._world.network.latency, partial(dialer.tell, LinkUp(to)))
+        """Keep a link up from now on."""
+        self.links.dial(dialer, self.host_of(to))
 
     def trace(self, host: Host, event: Event, effects: list[Effect]) -> None:
         if self._on_trace is not None:
@@ -114,7 +191,7 @@ class Federation:
 
     def outcome(self) -> EventsOutcome:
         """What the hosts and the measures show now."""
-        measures, ledgers = self.measures, [host.peer.ledger for host in self.hosts]
+        measures, lives = self.measures, [host.ledgers for host in self.hosts]
         return EventsOutcome(
             parameters=np.stack([host.mixed for host in self.hosts]),
             accuracy=measures.accuracy,
@@ -122,9 +199,12 @@ class Federation:
             consensus_distance=measures.consensus_distance,
             bytes_sent=measures.bytes_sent,
             bytes_received=measures.bytes_received,
-            updates_sent=tuple(ledger.sent for ledger in ledgers),
-            updates_applied=tuple(ledger.applied for ledger in ledgers),
-            rejected=tuple(ledger.rejected for ledger in ledgers),
+            updates_sent=tuple(sum(ledger.sent for ledger in ledgers) for ledgers in lives),
+            updates_applied=tuple(sum(ledger.applied for ledger in ledgers) for ledgers in lives),
+            rejected=tuple(dict(sum((Counter(ledger.rejected) for ledger in ledgers), Counter())) for ledgers in lives),
+            up=measures.up,
+            marks=tuple(self.marks),
+            finished=tuple(i in self.done for i in range(len(self.hosts))),
             events=self.agenda.steps,
             virtual_s=self.agenda.now,
         )
@@ -141,3 +221,13 @@ def _charter(world: World, identities: list[Identity], learner: Learner) -> Char
     }
     rules = GossipRules(rounds=world.rounds, **world.gossip.model_dump())
     return Charter(f"simulation {world.seed}", learner.schema, learner.update_bytes, rules, members)
+
+
+def _speeds(world: World) -> list[float]:
+    """Seconds of a local step on every peer's machine. As many are stragglers as the scenario says, whoever they are."""
+    steps = [world.step_s.drawn(Choices(world.seed, b"speed %d" % i)) for i in range(world.peers)]
+    lots = [Choices(world.seed, b"straggler %d" % i).below(1 << 60) for i in range(world.peers)]
+    count = round(world.compute.stragglers * world.peers)
+    for i in sorted(range(world.peers), key=lots.__getitem__)[:count]:
+        steps[i] *= world.compute.straggler_factor
+    return steps

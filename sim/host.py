@@ -1,5 +1,10 @@
-"""What a machine is to a live peer: it tells the peer what happens, and carries out what the peer asks for."""
+"""What a machine is to a live peer: it tells the peer what happens, and carries out what the peer asks for.
 
+A host outlives its peer's process. Switched off, it forgets everything but its disk; switched on again, a new `Peer` with a
+later boot epoch goes on from what was durable.
+"""
+
+from collections import deque
 from collections.abc import Sized
 from functools import partial
 from typing import TYPE_CHECKING, assert_never
@@ -8,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2pfl.learning.learner import Learner, LearnerState, LearningFailed
-from p2pfl.protocol import envelope
 from p2pfl.protocol.charter import Charter
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import (
@@ -33,25 +37,29 @@ from p2pfl.protocol.events import (
     RoundEnded,
     Seal,
     Send,
+    Started,
+    StopRequested,
     Verdict,
 )
-from p2pfl.protocol.identity import Identity, Keyring
+from p2pfl.protocol.identity import Identity
+from p2pfl.protocol.ledger import Ledger
 from p2pfl.protocol.outbox import Boot
 from p2pfl.protocol.peer import Peer
 from p2pfl.protocol.randomness import Choices
 from p2pfl.protocol.round import static_plan
-from sim.agenda import Priority
+from sim.agenda import Action, Priority
 from sim.entropy import SeededEntropy
-from sim.sealing import Opener, sealed
+from sim.hostile import ATTACKS, HONEST, Attack
 
 if TYPE_CHECKING:
     from sim.events import Federation
+    from sim.world import World
 
 WALL_EPOCH = 1_700_000_000.0  # what a simulated peer's wall clock shows when a run begins
 
 
 class Host:
-    """One peer, its learner and its state, in a federation."""
+    """One peer, its learner, its disk and its state, in a federation."""
 
     def __init__(
         self,
@@ -61,48 +69,123 @@ class Host:
         learner: Learner,
         charter: Charter,
         ids: list[PeerId],
+        step_s: float,
     ) -> None:
+        """`step_s`: virtual seconds that this machine takes for a local step."""
         world = federation.world
-        entropy = SeededEntropy(world.seed, b"entropy %d" % index)
         self.name = world.names[index]
         self.index = index
+        self.id = ids[index]
         self.bytes_sent = 0
         self.bytes_received = 0
         self.learner = learner
         self.state: LearnerState = learner.first()
         self.mixed: NDArray[np.float32] = self.state.vector
+        self.is_on = False
+        self.has_finished = False
+        self.epoch = 0  # of the present life of the process, or of the last
+        self.past: list[Ledger] = []  # of earlier lives
+        self.step_s = step_s
+        self.wall_offset = 0.0
+        self.signer = federation.crypto.signer(identity, charter.members)
+        self._attack: Attack = HONEST
+        self._durable: tuple[bytes | None, LearnerState] = None, self.state
+        self._durable_from = 0.0
         self._pending: tuple[LearnerState, NDArray[np.float32]] | None = None
-        self._opener = Opener()
+        self._opener = federation.crypto.opener()
         self._planned: float | None = None
+        self._paused: deque[Event] | None = None
         self._federation = federation
         self._agenda = federation.agenda
-        self.peer = Peer(
-            own=ids[index],
-            signer=Keyring(identity, charter.members),
-            charter=charter,
-            plan=static_plan(
-                ids[index],
-                [ids[j] for j in world.send_to(index)],
-                {ids[j]: weight for j, weight in world.weights[index].items()},
-            ),
-            local_steps=learner.local_steps,
-            samples=learner.samples,
-            boot=Boot(1, entropy.draw(16)),
-            choices=Choices(world.seed, b"choices %d" % index),
-            entropy=entropy,
+        self._charter = charter
+        self._plan = static_plan(
+            ids[index], [ids[j] for j in world.send_to(index)], {ids[j]: weight for j, weight in world.weights[index].items()}
+        )
+        self._choices = Choices(world.seed, b"choices %d" % index)
+        self._entropy = SeededEntropy(world.seed, b"entropy %d" % index)
+        self.peer = self._new_peer(None)
+
+    @property
+    def ledgers(self) -> list[Ledger]:
+        """The books of all lives of this peer."""
+        return [*self.past, self.peer.ledger]
+
+    # ---- on and off -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """The process begins, or begins again from what was durable, with a later boot epoch."""
+        if self.epoch:
+            self.past.append(self.peer.ledger)
+        self.epoch += 1
+        restored, self.state = self._durable
+        self.peer = self._new_peer(restored)
+        self.is_on, self.has_finished = True, False
+        self._opener, self._pending, self._planned, self._paused = self._federation.crypto.opener(), None, None, None
+        self.tell(Started())
+
+    def crash(self) -> None:
+        """The process is gone, and with it everything that was not durable."""
+        self.is_on = False
+
+    def leave(self) -> None:
+        """The operator stops the peer: it persists, says good-bye, and its process ends."""
+        self.resume()
+        self.tell(StopRequested())
+
+    def pause(self) -> None:
+        """The process stands still: whatever happens to it waits."""
+        if self._paused is None:
+            self._paused = deque()
+
+    def resume(self) -> None:
+        """What has waited happens now, in its order."""
+        waiting, self._paused = self._paused or deque(), None
+        while waiting and self._paused is None:
+            self.tell(waiting.popleft())
+        if self._paused is None and self.is_on:
+            self._wake_if_due()
+
+    def turn_hostile(self, attack: str | None) -> None:
+        """From now on this machine is in the hands of an attacker, whose peer and keys are real; None gives it back."""
+        self._attack = HONEST if attack is None else ATTACKS[attack](self)
+
+    @property
+    def world(self) -> "World":
+        return self._federation.world
+
+    def _new_peer(self, restored: bytes | None) -> Peer:
+        world = self._federation.world
+        return Peer(
+            own=self.id,
+            signer=self.signer,
+            charter=self._charter,
+            plan=self._plan,
+            local_steps=self.learner.local_steps,
+            samples=self.learner.samples,
+            boot=Boot(self.epoch, self._entropy.draw(16)),
+            choices=self._choices,
+            entropy=self._entropy,
+            restored=restored,
             evaluate_every=world.evaluate_every,
         )
 
+    # ---- events and effects ---------------------------------------------------------------------------------------------
+
     def tell(self, event: Event) -> None:
         """Let the peer handle an event and carry out what it wants."""
-        now = Instant(self._agenda.now, WALL_EPOCH + self._agenda.now)
-        if isinstance(event, Learned) and self._pending is not None:
+        if not self.is_on:
+            return
+        if self._paused is not None:
+            self._paused.append(event)
+            return
+        now = Instant(self._agenda.now, WALL_EPOCH + self._agenda.now + self.wall_offset)
+        if isinstance(event, Learned) and self._pending is not None and not self.has_finished:
             self.state, self.mixed = self._pending
         effects = self.peer.handle(event, now)
         self._federation.trace(self, event, effects)
         for effect in effects:
             self._carry_out(effect)
-        if self.peer.deadline is not None and self.peer.deadline != self._planned:
+        if self.is_on and self.peer.deadline is not None and self.peer.deadline != self._planned:
             # One entry per deadline; those that the peer has moved on from come to nothing.
             self._planned = self.peer.deadline
             self._agenda.at(max(self.peer.deadline, self._agenda.now), self._wake_if_due)
@@ -113,41 +196,74 @@ class Host:
         self.tell(FrameReceived(hop, frames))
 
     def _wake_if_due(self) -> None:
-        if self.peer.deadline is not None and self.peer.deadline <= self._agenda.now:
+        if self._paused is None and self.peer.deadline is not None and self.peer.deadline <= self._agenda.now:
             self.tell(DeadlineReached())
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Dial(peer):
                 self._federation.link(self, peer)
-            case Send(to, frames):
-                self.bytes_sent += _length(frames)
-                self._federation.carry(self, to, frames)
+            case Send(to, frames, bulk):
+                for message in self._attack.sent(to, frames):
+                    self._send(to, message, bulk)
             case Seal():
-                self._soon(sealed(effect))
+                self._soon(self._federation.crypto.sealed(effect))
             case Open():
                 self._soon(self._opener.opened(effect))
             case Abandon(ticket):
                 self._opener.abandon(ticket)
             case Learn():
-                self._agenda.at(self._agenda.now, partial(self._learn, effect), Priority.LEARNING)
+                due = self._agenda.now + effect.local_steps * self.step_s
+                self._agenda.at(due, partial(self._learn, self.epoch, effect), Priority.LEARNING)
             case RoundEnded(step, metrics):
                 self._federation.measures.ended(
                     step, self.index, self.mixed, dict(metrics), self.bytes_sent, self.bytes_received
                 )
-            case Finished():
-                self._federation.left(self)
-            case Release() | Persist() | Rejected():
-                pass  # memory is collected, no disk is simulated, and the ledger has counted the refusal
+            case Persist(_, state):
+                self._persist(state)
+            case Finished(step):
+                self.has_finished, self.is_on = True, False
+                self._federation.left(self, step)
+            case Release() | Rejected():
+                pass  # memory is collected, and the ledger has counted the refusal
             case _:
                 assert_never(effect)
 
-    def _soon(self, event: Event) -> None:
-        self._agenda.at(self._agenda.now, partial(self.tell, event))
+    def _send(self, to: PeerId, frames: tuple[Sized, ...], bulk: bool) -> None:
+        """Hand a message to the link, but not before what was persisted is durable."""
+        self.bytes_sent += _length(frames)
+        if self._durable_from <= self._agenda.now:
+            return self._federation.carry(self, to, frames, bulk)
+        return self._agenda.at(self._durable_from, self._in_this_life(partial(self._federation.carry, self, to, frames, bulk)))
 
-    def _learn(self, learn: Learn) -> None:
+    def _persist(self, state: bytes) -> None:
+        """Durable all at once, when the disk has written it: a crash before leaves what was durable until then."""
+        written = state, self.state
+        disk_s = self._federation.world.compute.disk_s
+        if not disk_s:
+            self._durable = written
+            return
+        self._durable_from = max(self._durable_from, self._agenda.now) + disk_s
+        self._agenda.at(self._durable_from, self._in_this_life(partial(setattr, self, "_durable", written)))
+
+    def _soon(self, event: Event) -> None:
+        self._agenda.at(self._agenda.now, self._in_this_life(partial(self.tell, event)))
+
+    def _in_this_life(self, action: Action) -> Action:
+        """The action, unless the process has ended until then by itself or otherwise."""
+        epoch = self.epoch
+
+        def act() -> None:
+            if self.epoch == epoch and (self.is_on or self.has_finished):
+                action()
+
+        return act
+
+    def _learn(self, epoch: int, learn: Learn) -> None:
+        if self.epoch != epoch or not self.is_on:
+            return None
         try:
-            state, computed = self.learner.learn(self.state, learn)
+            state, computed = self._attack.learn(self.learner, self.state, learn)
         except LearningFailed as failure:
             return self.tell(LearnFailed(learn.step, str(failure)))
         by_sender = {arrived.sender: arrived for arrived in learn.arrived}
@@ -157,7 +273,7 @@ class Host:
             if (arrived := by_sender[PeerId(sender)])
         )
         payload = bytes(computed.payload)
-        outgoing = Outgoing(Payload(len(payload), envelope.digest(payload), payload))
+        outgoing = Outgoing(Payload(len(payload), self._federation.crypto.digest(payload), payload))
         self._pending = state, computed.mixed
         return self.tell(Learned(learn.step, (outgoing,), verdicts, computed.metrics))
 

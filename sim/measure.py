@@ -18,6 +18,15 @@ class _Row:
     total: Float = field(default_factory=lambda: np.zeros(0))
     squares: float = 0.0
 
+    def joined(self, vector: Float) -> float:
+        """The consensus distance of all who came, this vector among them."""
+        self.total = vector if self.count == 0 else self.total + vector
+        self.squares += float(vector @ vector)
+        self.count += 1
+        mean = self.total / self.count
+        # The mean of the squared distances, as E||x||^2 - ||E x||^2, in float64: no vector has to be kept.
+        return float(np.sqrt(max(self.squares / self.count - float(mean @ mean), 0.0)))
+
 
 class Measures:
     """[rows, peers] arrays that fill up as peers end their rounds; NaN where one never came by."""
@@ -28,6 +37,9 @@ class Measures:
         self.bytes_sent: Float = np.zeros((rounds + 1, peers))
         self.bytes_received: Float = np.zeros((rounds + 1, peers))
         self.consensus_distance: Float = np.full(rounds + 1, np.nan)
+        self.up = np.zeros((rounds, peers), dtype=bool)
+        self._is_up = np.zeros(peers, dtype=bool)
+        self._begun = 0
         self._rows = [_Row() for _ in range(rounds + 1)]
         self._reached = np.full(peers, -1)
         self._reported = 0
@@ -36,29 +48,42 @@ class Measures:
     def ended(
         self, row: int, peer: int, mixed: NDArray[np.float32], metrics: dict[str, float], sent: int, received: int
     ) -> None:
-        """A peer mixed for the `row`-th time; `mixed` is its vector then. Rows it jumped over keep its last bytes."""
+        """A peer mixed for the `row`-th time; `mixed` is its vector then. Rows it jumped over keep its last bytes.
+
+        A peer that is started again ends the row of its checkpoint once more: its first time counts.
+        """
+        if row <= self._reached[peer]:
+            return
         self.accuracy[row, peer] = metrics.get("accuracy", np.nan)
         self.loss[row, peer] = metrics.get("loss", np.nan)
         self.bytes_sent[row:, peer], self.bytes_received[row:, peer] = sent, received
-        state = self._rows[row]
-        vector = mixed.astype(np.float64)
-        state.total = vector if state.count == 0 else state.total + vector
-        state.squares += float(vector @ vector)
-        state.count += 1
-        mean = state.total / state.count
-        # The mean of the squared distances, as E||x||^2 - ||E x||^2, in float64: no vector has to be kept.
-        self.consensus_distance[row] = np.sqrt(max(state.squares / state.count - float(mean @ mean), 0.0))
+        if row >= self._reported:
+            self.consensus_distance[row] = self._rows[row].joined(mixed.astype(np.float64))
         self._reached[peer] = row
+        if row > self._begun:
+            self.up[self._begun : row] = self._is_up
+            self._begun = row
         self._report()
 
-    def left(self, peer: int) -> None:
-        """A peer will end no more rounds."""
-        self._reached[peer] = len(self._rows) - 1
+    def came(self, peer: int) -> None:
+        """A peer is up from now on."""
+        self._is_up[peer] = True
+
+    def went(self, peer: int) -> None:
+        """A peer is away from now on; nobody waits for its rows."""
+        self._is_up[peer] = False
         self._report()
+
+    @property
+    def round(self) -> float:
+        """The row that half of those who are up have reached."""
+        return float(max(0, np.median(self._reached[self._is_up]))) if self._is_up.any() else float(self._begun)
 
     def _report(self) -> None:
-        while self._reported <= int(self._reached.min()):
-            self._rows[self._reported].total = np.zeros(0)
+        awaited = self._reached[self._is_up]
+        least = int(awaited.min()) if len(awaited) else int(self._reached.max())
+        while self._reported <= min(least, len(self._rows) - 1):
+            self._rows[self._reported].total = np.zeros(0)  # whoever comes later is measured, but not compared
             if self._on_round is not None:
                 self._on_round(self._reported, self.accuracy[self._reported])
             self._reported += 1

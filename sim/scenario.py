@@ -7,7 +7,8 @@
 world are a live network's, unchanged. Two shortcuts hold in files, keywords and overrides alike:
 
 - a section may be one string, which is its main key: topology = "random_regular:4" is [topology] kind = "random_regular:4";
-- a key that belongs to exactly one section may stand at the top: learning_rate = 0.05 is [training] learning_rate = 0.05.
+- a key that belongs to exactly one section, but [churn], may stand at the top: learning_rate = 0.05 is [training]
+  learning_rate = 0.05.
 """
 
 import difflib
@@ -32,7 +33,9 @@ from p2pfl.settings import (
     TrainingSection,
     parse,
 )
-from sim.network import NetworkSection
+from sim.churn import ChurnSection
+from sim.fault import FaultSection
+from sim.network import ComputeSection, NetworkSection
 
 PEERS_MAX = 1_000_000  # ten times the largest run that was ever measured; a larger number is a slip of the hand
 ROUNDS_MAX = 1_000_000
@@ -58,6 +61,9 @@ class _Settings(Section):
     codec: CodecSection = CodecSection()
     limits: LimitsSection = LimitsSection()
     network: NetworkSection = NetworkSection()
+    compute: ComputeSection = ComputeSection()
+    churn: ChurnSection = ChurnSection()
+    fault: tuple[FaultSection, ...] = ()
     output: OutputSection = OutputSection()
 
 
@@ -118,6 +124,11 @@ class Scenario(_Settings):
         return str(self._folder / file) if beside.is_file() else file
 
 
+def scenario_schema() -> dict[str, Any]:
+    """The JSON Schema of a scenario file. It knows no shortcuts."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_Settings.model_json_schema(), "title": "Scenario"}
+
+
 TOP = tuple(_Settings.model_fields)
 SECTIONS: dict[str, type[BaseModel]] = {
     name: field.annotation
@@ -125,14 +136,15 @@ SECTIONS: dict[str, type[BaseModel]] = {
     if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
 }
 MAIN_KEY = {"task": "name", "data": "partition", "topology": "kind", "gossip": "mode", "codec": "kind"}
-_ALL_KEYS = [key for section in SECTIONS.values() for key in section.model_fields]
+_UNAMBIGUOUS = {name: section for name, section in SECTIONS.items() if name != "churn"}  # a `rate` at the top says nothing
+_ALL_KEYS = [key for section in _UNAMBIGUOUS.values() for key in section.model_fields]
 SECTION_OF = {
     key: name
-    for name, section in SECTIONS.items()
+    for name, section in _UNAMBIGUOUS.items()
     for key in section.model_fields
     if key not in TOP and _ALL_KEYS.count(key) == 1
 }
-"""The keys that may stand at the top, because only one section has them."""
+"""The keys that may stand at the top, because only one section has them. Those of [churn] may not."""
 
 
 def _sorted_out(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What an engine is given: everything that a scenario says, looked up and checked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -9,13 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2pfl.failure import Failure
+from p2pfl.learning import minibatch
 from p2pfl.learning.data.tensors import as_tensors
 from p2pfl.learning.learner import label_counts
 from p2pfl.learning.task import Task, TaskPeer
 from p2pfl.learning.tasks import resolve
 from p2pfl.settings import CodecSection, GossipSection, LimitsSection, TrainingSection
 from p2pfl.task_file import blamed, load
-from sim.network import NetworkSection
+from sim import fault
+from sim.churn import Change, ChurnSection, changes, read_trace
+from sim.fault import FaultSection
+from sim.hostile import ATTACKS, ON_CLASSES
+from sim.links import Latency, latency_of
+from sim.network import ComputeSection, NetworkSection, Spread, spread
 from sim.scenario import Scenario
 from topology import Graph, TopologyError, from_specification, neighbor_weights
 
@@ -33,6 +40,9 @@ class World:
     graph: nodes 0 .. peers - 1; an edge i -> j means that i sends to j, an undirected one both.
     weights: weights[i][j] is what i gives to what comes from j, itself included; every row sums to 1.
     samples: training rows of every peer, [peers]. label_counts: [peers, classes], [peers, 0] where targets are no classes.
+    latency: of every link, as `network.latency` says. step_s: seconds of a local step, before stragglers.
+    round_s: virtual seconds that a round takes nominally: round r is the time from r * round_s to (r + 1) * round_s.
+    sessions: of a trace of churn, when every peer comes and goes.
     evaluate_every: row r of the accuracy is measured when r is a multiple of it, and in row 0 and the last always.
     """
 
@@ -46,6 +56,13 @@ class World:
     limits: LimitsSection
     gossip: GossipSection
     network: NetworkSection
+    compute: ComputeSection
+    churn: ChurnSection
+    faults: tuple[FaultSection, ...]
+    latency: Latency
+    step_s: Spread
+    round_s: float
+    sessions: tuple[tuple[Change, ...], ...]
     graph: Graph
     weights: tuple[dict[int, float], ...]
     samples: NDArray[np.int64]
@@ -61,6 +78,10 @@ class World:
         graph = self.graph
         return tuple(sorted(graph.successors(peer) if isinstance(graph, nx.DiGraph) else graph.neighbors(peer)))
 
+    def changes(self, peer: int) -> Iterator[Change]:
+        """When churn makes this peer come and go."""
+        return changes(self.churn, peer, self.seed, self.sessions[peer] if self.sessions else ())
+
 
 def world_of(scenario: Scenario) -> World:
     """Look up what a scenario names. Whatever can't be is a `Failure` here, before anything runs."""
@@ -71,7 +92,9 @@ def world_of(scenario: Scenario) -> World:
     training = scenario.training
     if training.weighting == "samples" and training.mean_samples is None:
         training = training.model_copy(update={"mean_samples": max(1, round(samples.mean()))})
-    return World(
+    step_s, round_s = _pace(scenario, training, samples)
+    trace = scenario.churn.trace
+    world = World(
         task=task,
         names=tuple(f"peer-{i}" for i in range(peers)),
         peers=peers,
@@ -82,12 +105,59 @@ def world_of(scenario: Scenario) -> World:
         limits=scenario.limits,
         gossip=scenario.gossip,
         network=scenario.network,
+        compute=scenario.compute,
+        churn=scenario.churn,
+        faults=scenario.fault,
+        latency=latency_of(scenario.network, peers, scenario.seed, scenario.beside),
+        step_s=step_s,
+        round_s=round_s,
+        sessions=() if trace is None else read_trace(Path(scenario.beside(trace)), peers),
         graph=graph,
         weights=weights,
         samples=samples,
         label_counts=counts,
         evaluate_every=scenario.output.evaluate_every,
     )
+    _check_time(world)
+    return world
+
+
+ROUND_S = 1.0  # what a mean peer's training takes in a round where something happens in time, and nothing else is said
+
+
+def _pace(scenario: Scenario, training: TrainingSection, samples: NDArray[np.int64]) -> tuple[Spread, float]:
+    """(seconds of a local step, seconds of a round)."""
+    steps = float(np.mean([minibatch.steps_per_round(training, int(count)) for count in samples]))
+    given = scenario.compute.step_s
+    if given is not None:
+        step_s = spread(given)
+    else:
+        is_timeless = scenario.churn.is_calm and not scenario.fault
+        step_s = Spread(0.0 if is_timeless or not steps else ROUND_S / steps)
+    waits = scenario.gossip.period_s if scenario.gossip.mode == "async" else _mean_latency(scenario)
+    return step_s, steps * step_s.mean + waits
+
+
+def _mean_latency(scenario: Scenario) -> float:
+    given = scenario.network.latency
+    return spread(given, ("lognormal", "coordinates")).mean if not isinstance(given, str) or ":" in given else 0.0
+
+
+def _check_time(world: World) -> None:
+    is_timeless = world.churn.is_calm and not any(one.at > 0 or one.heal is not None for one in world.faults)
+    if world.round_s == 0 and not is_timeless:
+        raise Failure(
+            "bad_configuration",
+            "compute.step_s: no time passes in this scenario, so nobody can come or go in it.",
+            "Give compute.step_s or network.latency.",
+        )
+    if world.round_s > 0:
+        fault.check(world.faults, world, tuple(ATTACKS))
+    for one in world.faults:
+        if one.attack in ON_CLASSES and not world.task.labels:
+            raise Failure(
+                "bad_fault", f"fault: {one.attack} needs classes, and this task has no labels.", "Name labels in the task."
+            )
 
 
 def _graph(scenario: Scenario) -> tuple[Graph, tuple[dict[int, float], ...]]:
