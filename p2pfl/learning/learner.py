@@ -89,10 +89,19 @@ class Computed:
     mixed: Vector
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A `Learn` between mixing and training: the state with the mixed vector, and the verdicts on what arrived."""
+
+    state: LearnerState
+    verdicts: tuple[tuple[bytes, str | None], ...]
+
+
 class Learner:
     """One peer's data, and how it learns from it. Has no state that changes: see `LearnerState`.
 
-    Learners of one process and one task can share `model`, which is otherwise made here.
+    Learners of one process and one task can share `model`, which is otherwise made here. What they share, they can also
+    compute as one array: `p2pfl.learning.together`.
     """
 
     def __init__(
@@ -107,46 +116,67 @@ class Learner:
         model: Model | None = None,
     ) -> None:
         self.own_id = own_id
-        self._peer, self._training, self._limits, self._seed = peer, training, limits, seed
-        self._model = model or Model(task, seed)
+        self.model = model or Model(task, seed)
+        self.training = training
+        self.train, own_test = data_of(task, peer)
+        self._test = self.model.common_test() or own_test
+        self._peer, self._limits, self._seed = peer, limits, seed
         self._codec = CODECS[codec.kind]()
-        self._train, own_test = data_of(task, peer)
-        self._test = self._model.common_test() or own_test
         self._labels = tuple(task.labels)
-        self.dimension = self._model.layout.dimension
-        self.samples = len(self._train[1])
+        self.dimension = self.model.layout.dimension
+        self.samples = len(self.train[1])
         self.local_steps = minibatch.steps_per_round(training, self.samples)
         self.update_bytes = self._codec.payload_bytes(self.dimension)
-        self.schema = self._model.layout.digest(codec=codec.kind, algorithm=ALGORITHM, labels=list(task.labels))
+        self.schema = self.model.layout.digest(codec=codec.kind, algorithm=ALGORITHM, labels=list(task.labels))
 
     def label_counts(self) -> NDArray[np.float64]:
         """Training rows per class; empty where targets are no classes."""
-        return label_counts(self._train[1], len(self._labels))
+        return label_counts(self.train[1], len(self._labels))
 
     def first(self) -> LearnerState:
         """The state before anything was learned; `training.initial` says whether all peers of a seed start from one vector."""
-        vector = ALGORITHMS[ALGORITHM].init(self._model.first_of(self._peer.index, self._training.initial).numpy())
-        return LearnerState(vector, no_momentum(self._model, self._training).numpy(), _arrays(self._model.local), {})
+        vector = ALGORITHMS[ALGORITHM].init(self.model.first_of(self._peer.index, self.training.initial).numpy())
+        return LearnerState(vector, no_momentum(self.model, self.training).numpy(), _arrays(self.model.local), {})
 
     def learn(self, state: LearnerState, request: LearnRequest) -> tuple[LearnerState, Computed]:
         """Raises `LearningFailed` where the task's own code raises, and rather than let out what its readers must refuse."""
-        algorithm = ALGORITHMS[ALGORITHM]
-        arrived = {update.sender: self._decoded(update, state) for update in request.arrived}
-        mixed, verdicts = self._mixed(state, arrived, request.weights)
-        mixed = algorithm.combine(state.vector, mixed)
-        metrics = self._measured(mixed, state) if request.evaluate else {}
-        after = LearnerState(mixed, state.momentum, state.local, state.codec)
+        begun = self.begin(state, request)
+        metrics = self.measured(begun) if request.evaluate else {}
+        after = begun.state
         if request.local_steps:
 
             def descend_from(vector: Vector) -> Vector:
                 nonlocal after
-                after, metrics["train_loss"] = self._descended(vector, state, request)
+                after, metrics["train_loss"] = self._descended(vector, begun.state, request)
                 return after.vector
 
-            vector = algorithm.local(mixed, descend_from)  # first: it also gives `after` its momentum and local buffers
+            vector = ALGORITHMS[ALGORITHM].local(begun.state.vector, descend_from)  # first: it also gives `after` the rest
             after = replace(after, vector=vector)
-        payload, memory = self._encoded(algorithm.outgoing(after.vector), after)
-        return replace(after, codec=memory), Computed(payload, verdicts, metrics, mixed)
+        return self.finish(begun, after, metrics)
+
+    def begin(self, state: LearnerState, request: LearnRequest) -> Begun:
+        """Decode what arrived and mix."""
+        arrived = {update.sender: self._decoded(update, state) for update in request.arrived}
+        mixed, verdicts = self._mixed(state, arrived, request.weights)
+        mixed = ALGORITHMS[ALGORITHM].combine(state.vector, mixed)
+        return Begun(LearnerState(mixed, state.momentum, state.local, state.codec), verdicts)
+
+    def measured(self, begun: Begun) -> dict[str, float]:
+        """How good the mixed vector is. Raises `LearningFailed`."""
+        try:
+            return measure(self.model, torch.from_numpy(begun.state.vector), _tensors(begun.state.local), self._test)
+        except Exception as error:
+            raise LearningFailed(f"the task's evaluation raised {_first_line(error)}") from error
+
+    def rows(self, request: LearnRequest) -> torch.Tensor:
+        """Which rows of `train` make up the minibatches of this `Learn`, [local steps, batch]."""
+        size, peer = self.training.batch_size, self._peer.index
+        return torch.from_numpy(minibatch.indices(self._seed, peer, request.step, self.samples, size, request.local_steps))
+
+    def finish(self, begun: Begun, after: LearnerState, metrics: Mapping[str, float]) -> tuple[LearnerState, Computed]:
+        """Encode the trained state. Raises `LearningFailed` for one that its readers must refuse."""
+        payload, memory = self._encoded(ALGORITHMS[ALGORITHM].outgoing(after.vector), after)
+        return replace(after, codec=memory), Computed(payload, begun.verdicts, metrics, begun.state.vector)
 
     def _decoded(self, update: ArrivedUpdate, state: LearnerState) -> Vector | Refused:
         try:
@@ -166,20 +196,13 @@ class Learner:
             mixed, verdicts = state.vector, verdicts | dict.fromkeys(rows, "too_large")
         return mixed, tuple(verdicts.items())
 
-    def _measured(self, mixed: Vector, state: LearnerState) -> dict[str, float]:
-        try:
-            return measure(self._model, torch.from_numpy(mixed), _tensors(state.local), self._test)
-        except Exception as error:
-            raise LearningFailed(f"the task's evaluation raised {_first_line(error)}") from error
-
     def _descended(self, vector: Vector, state: LearnerState, request: LearnRequest) -> tuple[LearnerState, float]:
-        peer, step = self._peer.index, request.step
-        rows = minibatch.indices(self._seed, peer, step, self.samples, self._training.batch_size, request.local_steps)
-        inputs, targets = self._train
-        batches = ((inputs[batch], targets[batch]) for batch in torch.from_numpy(rows))
+        inputs, targets = self.train
+        batches = ((inputs[batch], targets[batch]) for batch in self.rows(request))
         start = torch.from_numpy(vector), torch.from_numpy(state.momentum), _tensors(state.local)
         try:
-            end = descend(self._model, *start, batches, self._training, torch_seed(self._seed, peer, "training", step))
+            chance = torch_seed(self._seed, self._peer.index, "training", request.step)
+            end = descend(self.model, *start, batches, self.training, chance)
         except Exception as error:
             raise LearningFailed(f"the task's training raised {_first_line(error)}") from error
         return LearnerState(end.vector.numpy(), end.momentum.numpy(), _arrays(end.local), state.codec), end.loss

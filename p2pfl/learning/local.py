@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, grad_and_value, vmap
 
 from p2pfl.learning.data.tensors import Pair
 from p2pfl.learning.parameters import Model
@@ -20,6 +20,9 @@ from p2pfl.learning.task import Task
 from p2pfl.settings import TrainingSection
 
 Stacks = dict[str, torch.Tensor]
+
+UNDER_VMAP = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, NotImplementedError)
+"""What a task may raise only because it runs under vmap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +68,28 @@ def descend_together(
     batches: Callable[[int, int], Pair],
     steps: Sequence[int],
     training: TrainingSection,
-) -> None:
-    """The same for many peers at once, in place.
+) -> torch.Tensor:
+    """The same for many peers at once, in place; returns the mean loss over the steps of each, [peers].
 
     stacks, momenta, local: [peers, *shape] per tensor of the vector, per tensor of the vector or none without momentum, and
     per local buffer. steps: of each peer, never increasing, so that those who still train are always the first so many.
     batches(peers, step): inputs [peers, batch, ...] and targets [peers, batch, ...] of the first so many peers.
     """
     model.module.train()
-    gradient = vmap(grad(_functional_loss(model), has_aux=True))
+    gradient = vmap(grad_and_value(_functional_loss(model), has_aux=True))
+    losses = torch.zeros(len(steps))
     names = [slot.name for slot in model.layout.slots if slot.trainable]
     for step in range(steps[0] if steps else 0):
         active = sum(count > step for count in steps)
         weights = {name: stacks[name][:active] for name in names}
         others = {name: tensor[:active] for name, tensor in [*stacks.items(), *local.items()] if name not in weights}
-        gradients, changed = gradient(weights, others, *batches(active, step))
+        gradients, (loss, changed) = gradient(weights, others, *batches(active, step))
+        losses[:active] += loss
         moving = [momenta[name][:active] for name in names] if momenta else []
         _step(list(weights.values()), [gradients[name] for name in names], moving, training)
         for name, tensor in changed.items():
             others[name].copy_(tensor)
+    return losses / torch.tensor(steps).clamp(min=1)
 
 
 def why_not_together(model: Model, batch: Pair, training: TrainingSection) -> str | None:
@@ -96,7 +102,7 @@ def why_not_together(model: Model, batch: Pair, training: TrainingSection) -> st
     pairs = torch.stack([inputs] * 2), torch.stack([targets] * 2)
     try:
         descend_together(model, stacks, momenta, local, lambda peers, step: pairs, [1, 1], training)
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, NotImplementedError) as error:
+    except UNDER_VMAP as error:
         return str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
     together = model.layout.flatten(stacks)[1]
     if not torch.allclose(together, alone.vector, rtol=1e-3, atol=1e-4, equal_nan=True):

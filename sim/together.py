@@ -1,0 +1,44 @@
+"""Pending `Learn` effects, run lazily and together: exact event semantics at batched speed.
+
+What a `Learn` gives is fixed once it was asked for: the state and what arrived do not change any more, even if the answer is
+due only later. So nothing is computed until the first answer is due, and then everything that is pending is computed at once;
+each answer is delivered at its own time.
+"""
+
+from p2pfl.learning.learner import Computed, Learner, LearnerState, LearningFailed
+from p2pfl.learning.together import Assignment, Outcome, learn_one_by_one, learn_together, why_not
+from p2pfl.protocol.events import Learn
+
+
+class Together:
+    """The learning of a federation's peers, at most one `Learn` of each at a time.
+
+    fallback_reason: why they are computed one by one, if they are.
+    """
+
+    def __init__(self, learner: Learner) -> None:
+        """`learner` is any of them."""
+        self.fallback_reason = why_not(learner)
+        self._compute = learn_together if self.fallback_reason is None else learn_one_by_one
+        self._asked: dict[int, Assignment] = {}
+        self._answers: dict[int, Outcome] = {}
+
+    def ask(self, peer: int, learner: Learner, state: LearnerState, learn: Learn) -> None:
+        """From now on the answer can be had."""
+        self._asked[peer] = Assignment(learner, state, learn)
+
+    def answer(self, peer: int) -> tuple[LearnerState, Computed]:
+        """What came of it, once. Raises `LearningFailed`."""
+        if peer in self._asked:
+            outcomes = self._compute(list(self._asked.values()))
+            self._answers.update(zip(self._asked, outcomes, strict=True))
+            self._asked.clear()
+        outcome = self._answers.pop(peer)
+        if isinstance(outcome, LearningFailed):
+            raise outcome
+        return outcome
+
+    def forget(self, peer: int) -> None:
+        """Nobody will want the answer."""
+        self._asked.pop(peer, None)
+        self._answers.pop(peer, None)
