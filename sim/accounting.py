@@ -17,15 +17,22 @@ from p2pfl.protocol import envelope, wire
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.events import Open, Payload, PeerId, Seal, Sealed
 from p2pfl.protocol.identity import Identity
-from sim.sealing import Crypto, Opener, RealCrypto, parts_of
+from sim.sealing import Crypto, RealCrypto, parts_of
 
 REAL_PEERS_MAX = 200  # up to so many, real crypto takes seconds; ten times as many would take most of a run
 
 
-def crypto_of(kind: Literal["auto", "real", "accounted"], peers: int, seed: int) -> Crypto:
+Kind = Literal["auto", "real", "accounted"]
+
+
+def crypto_of(kind: Kind, peers: int, seed: int) -> Crypto:
     """What `network.crypto` says; "auto" is real where that is affordable."""
-    is_real = kind == "real" or (kind == "auto" and peers <= REAL_PEERS_MAX)
-    return RealCrypto() if is_real else AccountedCrypto(seed)
+    return RealCrypto() if is_real(kind, peers) else AccountedCrypto(seed)
+
+
+def is_real(kind: Kind, peers: int) -> bool:
+    """Whether this many peers sign and seal for real."""
+    return kind == "real" or (kind == "auto" and peers <= REAL_PEERS_MAX)
 
 
 class SealedChunk(bytes):
@@ -51,9 +58,6 @@ class AccountedCrypto:
     def sealed(self, effect: Seal) -> Sealed:
         parts = parts_of(effect.payload)
         return Sealed(effect.ticket, tuple(self._seal(effect.key, i, len(parts), part) for i, part in enumerate(parts)))
-
-    def opener(self) -> Opener:
-        return Opener(self)
 
     def open_chunk(self, effect: Open) -> bytes | None:
         chunk = effect.chunk

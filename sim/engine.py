@@ -14,8 +14,9 @@ from p2pfl.failure import Failure
 from p2pfl.learning.codec import CODECS
 from p2pfl.learning.minibatch import steps_per_round
 from p2pfl.report.record import Float, Mark, PeerRecord, RunRecord
+from sim.accounting import is_real
 from sim.batch import BatchOutcome, run_batch
-from sim.events import run_events
+from sim.events import EventsOutcome, run_events
 from sim.result import Result
 from sim.scenario import Scenario
 from sim.traffic import traffic
@@ -139,13 +140,19 @@ def _events(world: World, on_round: OnRound | None, on_trace: OnTrace | None) ->
         updates_sent=outcome.updates_sent,
         updates_applied=outcome.updates_applied,
         rejected=outcome.rejected,
-        abstracts=f"The peers are real and their messages signed and sealed; the network is not: a message takes "
+        abstracts=f"The peers are real and their messages {_crypto(world)}; the network is not: a message takes "
         f"{_seconds(network.latency)} and is lost with probability {network.loss:g}, and a local step takes "
         f"{_seconds(world.compute.step_s if world.compute.step_s is not None else world.step_s.median)}. "
-        f"{outcome.events:,} events in {outcome.virtual_s:.3g} s of virtual time.",
+        f"{outcome.events:,} events in {outcome.virtual_s:.3g} s of virtual time." + _fallback(outcome),
         marks=outcome.marks,
         finished=outcome.finished,
     )
+
+
+def _crypto(world: World) -> str:
+    if is_real(world.network.crypto, world.peers):
+        return "signed and sealed"
+    return "of the size that signing and sealing give them, without the arithmetic"
 
 
 def _seconds(given: float | str) -> str:
@@ -197,7 +204,7 @@ def _run_batch(world: World, weights: Sequence[Mapping[int, float]] | None, on_r
     )
 
 
-def _fallback(outcome: BatchOutcome) -> str:
+def _fallback(outcome: BatchOutcome | EventsOutcome) -> str:
     reason = outcome.fallback_reason
     return f" Peers were computed one by one, because vmap can't run this task: {reason}." if reason else ""
 

@@ -29,6 +29,7 @@ from sim.entropy import SeededEntropy
 from sim.host import Host
 from sim.links import Links
 from sim.measure import Float, Measures
+from sim.together import Together
 from sim.trace import line
 from sim.world import OnRound, OnTrace, World
 
@@ -54,6 +55,7 @@ class EventsOutcome:
     finished: tuple[bool, ...]
     events: int
     virtual_s: float
+    fallback_reason: str | None
 
 
 def run_events(world: World, on_round: OnRound | None = None, on_trace: OnTrace | None = None) -> EventsOutcome:
@@ -92,6 +94,7 @@ class Federation:
             )
             for i in range(world.peers)
         ]
+        self.together = Together(learners[0])
         charter = _charter(world, identities, learners[0])
         ids = [identity.peer_id for identity in identities]
         self._index = {peer: i for i, peer in enumerate(ids)}
@@ -160,6 +163,7 @@ class Federation:
     def went(self, host: Host) -> None:
         """The process of a peer has ended."""
         self._running -= 1
+        self.together.forget(host.index)
         self.links.went_down(host)
         self.measures.went(host.index)
 
@@ -207,6 +211,7 @@ class Federation:
             finished=tuple(i in self.done for i in range(len(self.hosts))),
             events=self.agenda.steps,
             virtual_s=self.agenda.now,
+            fallback_reason=self.together.fallback_reason,
         )
 
     @property

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from p2pfl.learning.learner import Learner, LearnerState, LearningFailed
+from p2pfl.learning.learner import Computed, Learner, LearnerState, LearningFailed
 from p2pfl.protocol.charter import Charter
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import (
@@ -50,6 +50,7 @@ from p2pfl.protocol.round import static_plan
 from sim.agenda import Action, Priority
 from sim.entropy import SeededEntropy
 from sim.hostile import ATTACKS, HONEST, Attack
+from sim.sealing import Opener
 
 if TYPE_CHECKING:
     from sim.events import Federation
@@ -92,7 +93,7 @@ class Host:
         self._durable: tuple[bytes | None, LearnerState] = None, self.state
         self._durable_from = 0.0
         self._pending: tuple[LearnerState, NDArray[np.float32]] | None = None
-        self._opener = federation.crypto.opener()
+        self._opener = Opener(federation.crypto)
         self._planned: float | None = None
         self._paused: deque[Event] | None = None
         self._federation = federation
@@ -120,7 +121,7 @@ class Host:
         restored, self.state = self._durable
         self.peer = self._new_peer(restored)
         self.is_on, self.has_finished = True, False
-        self._opener, self._pending, self._planned, self._paused = self._federation.crypto.opener(), None, None, None
+        self._opener, self._pending, self._planned, self._paused = Opener(self._federation.crypto), None, None, None
         self.tell(Started())
 
     def crash(self) -> None:
@@ -213,6 +214,7 @@ class Host:
             case Abandon(ticket):
                 self._opener.abandon(ticket)
             case Learn():
+                self._federation.together.ask(self.index, self.learner, self.state, effect)
                 due = self._agenda.now + effect.local_steps * self.step_s
                 self._agenda.at(due, partial(self._learn, self.epoch, effect), Priority.LEARNING)
             case RoundEnded(step, metrics):
@@ -263,7 +265,7 @@ class Host:
         if self.epoch != epoch or not self.is_on:
             return None
         try:
-            state, computed = self._attack.learn(self.learner, self.state, learn)
+            state, computed = self._learned(learn)
         except LearningFailed as failure:
             return self.tell(LearnFailed(learn.step, str(failure)))
         by_sender = {arrived.sender: arrived for arrived in learn.arrived}
@@ -276,6 +278,13 @@ class Host:
         outgoing = Outgoing(Payload(len(payload), self._federation.crypto.digest(payload), payload))
         self._pending = state, computed.mixed
         return self.tell(Learned(learn.step, (outgoing,), verdicts, computed.metrics))
+
+    def _learned(self, learn: Learn) -> tuple[LearnerState, Computed]:
+        """Together with the others, but for who is in the hands of an attacker."""
+        if self._attack.learn is HONEST.learn:
+            return self._federation.together.answer(self.index)
+        self._federation.together.forget(self.index)
+        return self._attack.learn(self.learner, self.state, learn)
 
 
 def _length(frames: tuple[Sized, ...]) -> int:

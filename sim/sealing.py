@@ -28,10 +28,6 @@ class Crypto(Protocol):
         """Every chunk of the payload under the effect's key."""
         ...
 
-    def opener(self) -> "Opener":
-        """For one peer."""
-        ...
-
     def open_chunk(self, effect: Open) -> bytes | None:
         """The plaintext of one chunk; None unless it is the one that was offered."""
         ...
@@ -50,9 +46,6 @@ class RealCrypto:
         parts = parts_of(effect.payload)
         chunks = [envelope.seal_chunk(effect.key, i, i == len(parts) - 1, part) for i, part in enumerate(parts)]
         return Sealed(effect.ticket, tuple(Payload(len(chunk), envelope.digest(chunk), chunk) for chunk in chunks))
-
-    def opener(self) -> "Opener":
-        return Opener(self)
 
     def open_chunk(self, effect: Open) -> bytes | None:
         chunk = cast(bytes, effect.chunk)
