@@ -82,6 +82,56 @@ def schema() -> None:
     print(json.dumps(scenario_schema(), indent=2))
 
 
+@app.command(epilog="Example: p2pfl sim sweep examples/ring.toml --over topology=ring,complete --seeds 3")
+def sweep(
+    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO.toml", help="What to vary; see examples/ring.toml.")],
+    over: Annotated[
+        list[str] | None, typer.Option("--over", metavar="SECTION.KEY=A,B,...", help="A key and its values. Repeatable.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many, counting up from the scenario's own.")] = 1,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one key. Repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the cells and the page. [.p2pfl/sweeps/SCENARIO]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Run every combination under several seeds; goes on where it was interrupted. Writes sweep.html, .json and .csv."""
+    from sim import sweep_result
+    from sim.grid import axis_from, cells
+    from sim.sweep import run_cells, sweep_folder
+
+    axes = [axis_from(text) for text in over or []]
+    chosen = cells(scenario, set_ or [], axes, seeds)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
+    folder = sweep_folder(out, scenario)
+    finished = run_cells(folder, axes, chosen, _say)
+    title = f"{scenario.name} over {', '.join(axis.key for axis in axes)}" if axes else scenario.name
+    found = sweep_result.write(folder, title, axes, seeds, finished)
+    if as_json:
+        data = {**sweep_result.as_data(axes, found), "page": str(folder / "sweep.html")}
+        print(json.dumps({"schema_version": 1, "status": "ok", "data": data}, allow_nan=False))
+    else:
+        print(sweep_result.table(axes, found), f"page    {folder / 'sweep.html'}", sep="\n\n")
+
+
+@app.command(epilog="Example: p2pfl sim compare .p2pfl/runs/one-001 .p2pfl/runs/other-001")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="DIR DIR...", help="Folders of runs: of sim run, demo, or node.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page.")] = Path("compare.html"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Put finished runs beside one another: a table, and a page with their curves over one another."""
+    from sim import compare as comparison
+
+    found = comparison.read(runs)
+    comparison.write(out, found)
+    if as_json:
+        data = {"runs": comparison.as_data(found), "page": str(out)}
+        print(json.dumps({"schema_version": 1, "status": "ok", "data": data}, allow_nan=False))
+    else:
+        print(comparison.table(found), f"page    {out}", sep="\n\n")
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 

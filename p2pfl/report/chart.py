@@ -93,13 +93,13 @@ def curves(
         says=_says(title, unit, rounds, median),
         unit=unit,
         y=y,
-        x_ticks=_round_ticks(int(rounds[-1])),
-        band=_area(x, y.place(low), y.place(high)) if many else "",
-        middle=_area(x, y.place(lower), y.place(upper)) if values.shape[1] > 3 else "",
-        line=_path(x, y.place(median)),
-        alone=_path(x, y.place(alone)) if len(alone) else "",
+        x_ticks=round_ticks(int(rounds[-1])),
+        band=area_path(x, y.place(low), y.place(high)) if many else "",
+        middle=area_path(x, y.place(lower), y.place(upper)) if values.shape[1] > 3 else "",
+        line=line_path(x, y.place(median)),
+        alone=line_path(x, y.place(alone)) if len(alone) else "",
         marks=strokes(marks, int(rounds[-1])),
-        series={key: _listed(line) for key, line in series.items()},
+        series={key: listed(line) for key, line in series.items()},
     )
 
 
@@ -213,7 +213,7 @@ def _nice_step(rough: float, base: float) -> float:
     return base * power * next(step for step in (1, 2, 2.5, 5, 10) if step * power >= scaled * (1 - 1e-9))
 
 
-def _round_ticks(last: int) -> tuple[Tick, ...]:
+def round_ticks(last: int) -> tuple[Tick, ...]:
     step = max(1, int(_nice_step(last / 5, 1.0))) if last else 1
     return tuple(Tick(100 * value / max(last, 1), str(value)) for value in range(0, last + 1, step))
 
@@ -222,11 +222,11 @@ def _along(rounds: Float, last: int) -> Float:
     return rounds / max(last, 1)
 
 
-def _path(x: Float, y: Float) -> str:
+def line_path(x: Float, y: Float) -> str:
     return "".join("M" + "L".join(_points(x[part], y[part])) for part in _runs(np.isfinite(y)))
 
 
-def _area(x: Float, low: Float, high: Float) -> str:
+def area_path(x: Float, low: Float, high: Float) -> str:
     """Closed shapes between two curves, one for each stretch without a gap."""
     return "".join(
         "M" + "L".join([*_points(x[part], high[part]), *reversed(_points(x[part], low[part]))]) + "Z"
@@ -252,6 +252,6 @@ def _says(title: str, unit: Unit, rounds: NDArray[np.int64], median: Float) -> s
     )
 
 
-def _listed(values: Float) -> list[float | None]:
+def listed(values: Float) -> list[float | None]:
     """Five significant digits: what the pointer reads, not what one calculates with."""
     return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values.tolist()]

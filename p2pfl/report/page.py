@@ -33,20 +33,20 @@ MARKS_LISTED_MAX = 100
 
 def render(record: RunRecord) -> str:
     """The whole HTML document. Write it as UTF-8."""
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = asset("page.css"), asset("page.js")
     names = tuple(plain(peer.name) for peer in record.peers)
     charts = _charts(record)
     drawn = graph(record, names)
     embedded, whole = _embedded(record)
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             record=record,
             names=names,
             style=Markup(style),
             script=Markup(script),
-            policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+            policy=f"default-src 'none'; style-src '{content_hash(style)}'; script-src '{content_hash(script)}'; "
             "img-src data:; base-uri 'none'; form-action 'none'",
             headline=_headline(record),
             charts=charts,
@@ -177,10 +177,10 @@ def _in_script(text: str) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         autoescape=True,
-        loader=jinja2.FunctionLoader(_asset),
+        loader=jinja2.FunctionLoader(asset),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -193,9 +193,9 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
     return files("p2pfl.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def content_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
