@@ -85,7 +85,7 @@ def _matrix(path: Path, peers: int) -> NDArray[np.float64]:
         found = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",", ndmin=2)
         matrix = np.asarray(found, dtype=np.float64)
     except OSError as error:
-        raise refuse(error.strerror or str(error)) from None
+        raise refuse("no such file" if not path.is_file() else str(error)) from None
     except (ValueError, TypeError) as error:
         raise refuse(str(error).partition("\n")[0].rstrip(".")) from None
     if matrix.shape != (peers, peers):
@@ -210,11 +210,12 @@ class Links:
         self._look_at_all()
 
     def went_down(self, host: "Host") -> None:
-        """The process of a peer has ended, and with it the links that it had dialled."""
+        """The process of a peer has ended, and with it the links that it had dialled. Its machine says so to those who had
+        dialled it: no silence has to be waited out."""
         for to in self._dialled.pop(host.index, set()):
             del self._is_up[host.index, to]
         for dialer in self._dialers_of(host):
-            self._look_at((dialer, host.index))
+            self._later(self._latency.of(host.index, dialer), self._tell_down, (dialer, host.index))
 
     def came_up(self, host: "Host") -> None:
         """A process has begun. Who still thinks to be linked with the one before learns otherwise by its first answer."""
