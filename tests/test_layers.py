@@ -22,6 +22,7 @@ OPENS_FILES = {
     "p2pfl/__main__.py": "writes the crash file",
     "p2pfl/learning/data/bundled.py": "reads the bundled data sets",
     "p2pfl/learning/data/own.py": "reads the file that a user's own task names",
+    "topology/cli.py": "reads and writes the graphs that a user names",
     "p2pfl/report/page.py": "reads the page's own template, style and script",
 }
 """The only files of the core that open any, and why."""

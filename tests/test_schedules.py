@@ -7,7 +7,7 @@ from math import e, log, sqrt
 import networkx as nx
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topology import (
@@ -231,6 +231,7 @@ def test_the_targets_of_epidemic_local_are_uniform() -> None:
 # EquiTopo: Song et al., Communication-Efficient Topologies with O(1) Consensus Rate, NeurIPS 2022
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.integers(2, 40))
 def test_one_peer_directed_equitopo_leaves_less_than_half_the_variance_in_expectation_at_any_size(n: int) -> None:
     """Exactly, averaged over all its basis graphs; section 4's bound (1-η)² + η² at η = 1/2 and a perfect basis."""

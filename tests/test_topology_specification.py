@@ -1,19 +1,14 @@
 """Graphs by name, as files and command lines give them."""
 
-import json
-
 import networkx as nx
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 import topology
 from topology import FAMILIES, TopologyError, from_specification
 from topology import families as fixed
 from topology import random_families as drawn
-from topology.cli import EXACT_PEERS_MAX, app
-from topology.specification import usage
 
 
 @pytest.mark.parametrize(
@@ -144,62 +139,3 @@ def test_every_generator_has_a_name() -> None:
         "TopologyError",
     }
     assert set(FAMILIES) == generators
-
-
-# The command
-
-
-def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert result.exit_code == 0
-    return result.stdout
-
-
-def test_list_names_every_kind_and_how_it_is_written() -> None:
-    lines = run("list").splitlines()
-    assert [line.split()[0] for line in lines] == [usage(kind) for kind in FAMILIES]
-    assert [entry["kind"] for entry in json.loads(run("list", "--json"))["data"]] == list(FAMILIES)
-
-
-def test_show_says_what_a_graph_implies() -> None:
-    shown = json.loads(run("show", "torus:2x4", "--peers", "8", "--json"))
-    assert (shown["schema_version"], shown["status"]) == (1, "ok")
-    facts = shown["data"]
-    assert facts.pop("contraction") == pytest.approx(1 / 2)
-    assert facts.pop("spectral_gap") == pytest.approx(1 / 2)
-    assert facts == {
-        "topology": "torus:2x4",
-        "seed": 0,
-        "peers": 8,
-        "edges": 12,
-        "directed": False,
-        "degree_min": 3,
-        "degree_max": 3,
-        "diameter": 3,
-        "weights": "metropolis",
-    }
-
-
-def test_show_reads_well_without_json() -> None:
-    assert run("show", "exponential", "--peers", "16").splitlines() == [
-        "peers         16",
-        "edges         64",
-        "directed      True",
-        "degree min    4",
-        "degree max    4",
-        "diameter      4",
-        "weights       uniform",
-        "contraction   0.6",
-        "spectral gap  0.4",
-    ]
-
-
-def test_show_leaves_out_what_would_take_minutes_and_says_so() -> None:
-    peers = str(EXACT_PEERS_MAX + 1)
-    assert f"contraction   not computed above {EXACT_PEERS_MAX} peers" in run("show", "ring", "--peers", peers).splitlines()
-    assert json.loads(run("show", "ring", "--peers", peers, "--json"))["data"]["contraction"] is None
-
-
-def test_a_mistake_reaches_the_main_program_as_the_one_line_that_it_prints() -> None:
-    with pytest.raises(TopologyError, match="Did you mean 'ring'"):
-        CliRunner().invoke(app, ["show", "rnig"], catch_exceptions=False)

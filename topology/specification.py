@@ -53,6 +53,11 @@ def schedule_from_specification(kind: str, peers: int, seed: int, weights: str =
     return schedule
 
 
+def is_schedule(kind: str) -> bool:
+    """Whether this names a schedule rather than one graph."""
+    return _split(kind)[0] in SCHEDULES
+
+
 def usage(name: str) -> str:
     """How a kind is written, such as "random_regular:DEGREE" or, where arguments may be left out, "torus[:ROWSxCOLUMNS]"."""
     family = {**FAMILIES, **SCHEDULES}[name]
