@@ -169,7 +169,7 @@ def read_trace(path: Path, peers: int) -> tuple[tuple[Change, ...], ...]:
         if word not in ("up", "down"):
             raise refuse(number, f"{word!r} is neither up nor down")
         if not (isfinite(time) and time >= last):
-            raise refuse(number, f"the time {row[1].strip()} comes after {last:g}" if time >= 0 else "the time is negative")
+            raise refuse(number, f"the times are not sorted: {row[1].strip()} after {last:g}")
         if (was_up := found[peer][-1].is_up if found[peer] else word == "down") == (word == "up"):
             raise refuse(number, f"peer {peer} is {'up' if was_up else 'down'} already")
         last = time
