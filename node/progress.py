@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 REFRESH_S = 0.1
+NAME_MAX = 12  # columns
 _BARS = "▁▂▃▄▅▆▇█"
 
 Watch = Callable[[LocalRun], None]
@@ -33,13 +34,17 @@ def shown(title: str) -> Iterator[Watch]:
 
 def _lines() -> Watch:
     said = -1
-    told = 0
+    told = heard = 0
 
     def watch(run: LocalRun) -> None:
-        nonlocal said, told
+        nonlocal said, told, heard
         for kill, step in run.kills[told:]:
             print(f"{plain(run.peers[kill.peer].name)} was killed in round {step + 1}", file=sys.stderr, flush=True)
         told = len(run.kills)
+        for peer, incident in run.incidents[heard:]:
+            if incident["kind"] == "learn_failed":
+                print(f"{plain(run.peers[peer].name)} could not learn: {plain(incident['text'])}", file=sys.stderr, flush=True)
+        heard = len(run.incidents)
         step = _reached(run)
         if step > said:
             said = step
@@ -72,26 +77,35 @@ def _drawn(title: str, run: LocalRun) -> "Table":
 
     step = _reached(run)
     caption = f"{_accuracy(run)}   {_sparkline(run)}" if step >= 0 else "starting"
-    table = Table(title=f"{title} · round {max(step, 0)}/{run.network.rounds}", caption=caption, title_justify="left")
-    for column in ("peer", "address", "state"):
-        table.add_column(column)
-    for column in ("round", "accuracy", "loss", "waited", "missing", "out kB", "in kB", "refused"):
-        table.add_column(column, justify="right")
+    # All of it fits into 80 columns: no borders, and names cut.
+    table = Table(
+        title=f"{title} · round {max(step, 0)}/{run.network.rounds}",
+        caption=caption,
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
+    table.add_column("peer", no_wrap=True, max_width=NAME_MAX)
+    table.add_column("state", no_wrap=True)
+    for column in ("round", "accuracy", "loss", "wait ms", "missing", "out kB", "in kB", "refused"):
+        table.add_column(column, justify="right", no_wrap=True)
     for peer in run.peers:
         line = peer.rounds[-1] if peer.rounds else {}
         rejected = sum(peer.counters.get("rejected", {}).values())
         cells = (
             (str(line["step"]) if line else ""),
             (f"{line['accuracy']:.3f}" if "accuracy" in line else ""),
-            (f"{line['loss']:.3f}" if "loss" in line else ""),
-            (f"{line['waited_s'] * 1000:.0f} ms" if line else ""),
+            (f"{line['loss']:.3g}" if "loss" in line else ""),
+            (f"{line['waited_s'] * 1000:.0f}" if line else ""),
             (str(len(line["missing"])) if line else ""),
             f"{peer.counters.get('bytes_sent', 0) / 1000:.0f}",
             f"{peer.counters.get('bytes_received', 0) / 1000:.0f}",
             str(rejected),
         )
         style = {"killed": "red", "failed": "red", "done": "green"}.get(peer.state)
-        table.add_row(Text(plain(peer.name)), peer.address, Text(peer.state, style=style or ""), *cells)
+        table.add_row(Text(plain(peer.name)), Text(peer.state, style=style or ""), *cells)
     return table
 
 
@@ -109,14 +123,18 @@ def _is_over(run: LocalRun) -> bool:
 
 
 def _accuracy(run: LocalRun) -> str:
-    newest = [peer.rounds[-1]["accuracy"] for peer in _living(run) if peer.rounds and "accuracy" in peer.rounds[-1]]
-    return f"accuracy {fmean(newest):.3f} (min {min(newest):.3f})" if newest else "accuracy not measured"
+    found = _accuracies(run, _reached(run))
+    return f"accuracy {fmean(found):.3f} (min {min(found):.3f})" if found else "accuracy not measured"
 
 
 def _sparkline(run: LocalRun) -> str:
     means = []
     for step in range(_reached(run) + 1):
-        found = [line["accuracy"] for p in _living(run) for line in p.rounds if line["step"] == step and "accuracy" in line]
-        if found:
+        if found := _accuracies(run, step):
             means.append(fmean(found))
     return "".join(_BARS[min(int(mean * len(_BARS)), len(_BARS) - 1)] for mean in means[-40:])
+
+
+def _accuracies(run: LocalRun, step: int) -> list[float]:
+    """Of those who are alive, after the same round: some may be further."""
+    return [line["accuracy"] for peer in _living(run) for line in peer.rounds if line["step"] == step and "accuracy" in line]
