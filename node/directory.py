@@ -63,7 +63,8 @@ class NodeDirectory:
         """The file's bytes; refuses keys that others could have read, as ssh does."""
         path = self.identity
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # Without O_NONBLOCK a named pipe would be waited for.
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             raise _refused(
                 "no_identity", f"{path}: there is no identity here.", "Make one: p2pfl node init --name NAME"
@@ -71,7 +72,7 @@ class NodeDirectory:
         except OSError as error:
             reason = "it is a symbolic link" if path.is_symlink() else (error.strerror or str(error))
             raise _refused("unreadable_identity", f"{path}: {reason}.", "Put the file itself there, owned by you.") from None
-        with os.fdopen(fd, "rb") as file:
+        try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise _refused(
@@ -84,7 +85,9 @@ class NodeDirectory:
             if stat.S_IMODE(status.st_mode) & 0o077:
                 mode = stat.S_IMODE(status.st_mode)
                 raise _refused("open_identity", f"{path}: others can read it (mode {mode:04o}).", f"chmod 600 {path}")
-            return file.read(IDENTITY_MAX)
+            return os.read(fd, IDENTITY_MAX)
+        finally:
+            os.close(fd)
 
     def lock(self) -> int:
         """Held until the returned descriptor is closed, by whatever end: one process at a time is this node."""

@@ -76,6 +76,7 @@ class LivePeer:
         self._events: deque[Event] = deque()
         self._is_handling = False
         self._alarm: asyncio.TimerHandle | None = None
+        self._paced: asyncio.TimerHandle | None = None
         self._learn: Learn | None = None
         self._outgoing_slot: Slot | None = None
         self._next_learn = 0.0
@@ -117,8 +118,9 @@ class LivePeer:
                 raise AssertionError(f"an answer that nobody asked for: {answer}")
 
     def close(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
+        for timer in (self._alarm, self._paced):
+            if timer is not None:
+                timer.cancel()
         self._sealing.close()
 
     def counters(self) -> dict[str, Any]:
@@ -187,7 +189,7 @@ class LivePeer:
         start = max(now, self._next_learn)
         self._next_learn = start + self._pace_s
         if start > now:
-            self._loop.call_at(start, self._send_learn, learn)
+            self._paced = self._loop.call_at(start, self._send_learn, learn)
         else:
             self._send_learn(learn)
 

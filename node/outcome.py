@@ -45,6 +45,9 @@ def write_mean_model(run: LocalRun, path: Path) -> None:
     done = [peer for peer in run.peers if peer.state == "done"]
     if not done:
         raise Failure("nobody_finished", "No peer finished.", "See log.jsonl in the peers' folders.", ExitCode.NETWORK)
+    if not all(peer.rounds for peer in done):
+        message = next((line["text"] for _, line in run.incidents if line["kind"] == "learn_failed"), "a peer learned nothing")
+        raise Failure("learning_failed", f"{message}.", f"Check it: p2pfl task check {run.network.task.name}")
     finals = np.stack([mixed_vectors(peer)[-1] for peer in done])
     mean: NDArray[np.float32] = finals.mean(axis=0, dtype=np.float64).astype(np.float32)
     tensors, offset = {}, 0

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,13 @@ def test_a_missing_a_cut_and_a_linked_identity_are_refused(directory: NodeDirect
     assert refusal(directory).hint == "Make one: p2pfl node init --name NAME"
     directory.identity.symlink_to(copy)
     assert "symbolic link" in refusal(directory).message
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_refused_at_once(directory: NodeDirectory, make: Callable[[Path], None]) -> None:
+    directory.identity.unlink()
+    make(directory.identity)
+    assert "not a regular file" in refusal(directory).message
 
 
 def test_a_passphrase_comes_through_a_descriptor(tmp_path: Path) -> None:
