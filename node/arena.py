@@ -58,10 +58,6 @@ class Arena:
             raise AssertionError(f"slot {slot.index} was given back twice")
         heapq.heappush(self._free, slot.index)
 
-    @property
-    def free(self) -> int:
-        return len(self._free)
-
 
 def _rounded(size: int) -> int:
     return max(1, -(-size // PAGE_BYTES)) * PAGE_BYTES

@@ -65,10 +65,10 @@ def asked_passphrase(is_new: bool) -> str:
     return str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=is_new, err=True))
 
 
+def directory_of(path: Path) -> NodeDirectory:
+    return NodeDirectory(path.absolute())
+
+
 def _toml(value: str) -> str:
     """A basic string: JSON's, but that TOML also wants DEL escaped."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def directory_of(path: Path) -> NodeDirectory:
-    return NodeDirectory(path.absolute())

@@ -41,7 +41,6 @@ class Links:
         self.bytes_sent: Counter[PeerId] = Counter()
         self.bytes_received: Counter[PeerId] = Counter()
         self.messages_sent: Counter[PeerId] = Counter()
-        self.messages_received: Counter[PeerId] = Counter()
         self.dropped: Counter[PeerId] = Counter()
         """Messages not sent, because the link was down or its outbox full."""
         self._members = members
@@ -122,7 +121,6 @@ class Links:
         await self._loop.run_in_executor(None, self._context.term)
 
     def _on_message(self, hop: PeerId, frames: tuple[Sized, ...], size: int) -> None:
-        self.messages_received[hop] += 1
         self.bytes_received[hop] += size
         self._on_event(FrameReceived(hop, frames))
 

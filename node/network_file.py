@@ -38,7 +38,7 @@ from p2pfl.settings import (
     parse,
 )
 
-MEMBERS_MAX = 1024  # the readers that one offer can name
+MEMBERS_MAX = 1024  # every node keeps them all in memory, and every one of them may knock
 KEY_DIGITS = 64
 
 
@@ -157,6 +157,11 @@ def neighborhoods(network: NetworkFile, source: str) -> tuple[Neighborhood, ...]
     )
 
 
+def sections_of(network: NetworkFile) -> dict[str, Any]:
+    """The sections that a trainer needs, as plain tables."""
+    return {name: getattr(network, name).model_dump() for name in ("task", "data", "training", "codec", "limits")}
+
+
 def _refuse_duplicates(path: Path, key: str, values: list[str]) -> None:
     seen: dict[str, int] = {}
     for number, value in enumerate(values, 1):
@@ -170,8 +175,3 @@ def _refuse_duplicates(path: Path, key: str, values: list[str]) -> None:
 def _nearest_file(path: Path) -> str:
     near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.toml")], n=1)
     return f"Did you mean {path.parent / near[0]}?" if near else "Give the path of the network's TOML file."
-
-
-def sections_of(network: NetworkFile) -> dict[str, Any]:
-    """The sections that a trainer needs, as plain tables."""
-    return {name: getattr(network, name).model_dump() for name in ("task", "data", "training", "codec", "limits")}

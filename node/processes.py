@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 _HOME = str(Path(__file__).resolve().parent.parent)
 
@@ -42,9 +43,10 @@ def start(module: str, fd: int, keep: Sequence[int] = (), own_group: bool = Fals
     )
 
 
-def _has_fd(stream: object) -> bool:
+def _has_fd(stream: TextIO) -> bool:
+    """A closed one is None, and what a test put in its place may have no descriptor."""
     try:
-        stream.fileno()  # type: ignore[attr-defined]
+        stream.fileno()
     except (AttributeError, OSError, ValueError):
         return False
     return True

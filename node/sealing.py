@@ -110,7 +110,8 @@ def _opened(effect: Open, slot: Slot) -> Opened:
     is_last = effect.index == effect.count - 1
     start = effect.index * envelope.CHUNK_BYTES
     place = slot.view[start : effect.length if is_last else start + envelope.CHUNK_BYTES]
-    chunk: bytes | memoryview = effect.chunk  # type: ignore[assignment]
+    chunk = effect.chunk
+    assert isinstance(chunk, bytes | memoryview)
     if envelope.digest(chunk) != effect.digest:
         return Opened(effect.ticket, effect.index, Reason.BAD_CHUNK)
     if envelope.open_chunk(effect.key, effect.index, is_last, chunk, place) is None:

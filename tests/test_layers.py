@@ -1,4 +1,4 @@
-"""The house of DESIGN: who may import whom, what the core may not touch, and that nothing ever unpickles."""
+"""The house of docs/architecture.md: who may import whom, what the core may not touch, and that nothing ever unpickles."""
 
 import ast
 from collections.abc import Iterator

@@ -103,7 +103,7 @@ class Peer:
         self._wait_began = 0.0
         self._waited = 0.0
         self._mixed_age = 0
-        self._persisted_at: float | None = None
+        self._persisted_at = 0.0  # monotonic; of the start, until something was persisted
         if restored is not None:
             self._restore(restored)
         self._neighbors = Neighbors()
@@ -194,7 +194,7 @@ class Peer:
             return effects + self._part(now)
         for part, outgoing in enumerate(event.outgoing):
             effects += self._outbox.begin(outgoing, next(self._tickets), event.step, part, self.age)
-        if now.monotonic - (self._persisted_at or 0.0) >= self._rules.checkpoint_s:
+        if now.monotonic - self._persisted_at >= self._rules.checkpoint_s:
             effects.append(self._persist(now))
         return effects + self._wait(now)
 
@@ -489,7 +489,6 @@ class Peer:
     def _persist(self, now: Instant) -> Persist:
         self._persisted_at = now.monotonic
         state = {
-            "epoch": self._boot.epoch,
             "step": self._learned_step,
             "age": self.age,
             "window": self._window.to_plain(),

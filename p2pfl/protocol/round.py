@@ -16,11 +16,6 @@ class RoundPlan:
     send_to: tuple[PeerId, ...]
     weights: Mapping[PeerId, float]
 
-    @property
-    def receive_from(self) -> tuple[PeerId, ...]:
-        """Whom the weights name beside oneself; `send_to` of an undirected graph."""
-        return tuple(self.weights)
-
 
 Plan = Callable[[int], RoundPlan]
 """A pure function of the round. Whoever makes it knows the members and the graph."""

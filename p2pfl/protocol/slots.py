@@ -1,4 +1,4 @@
-"""Updates on their way in: at most two per neighbor, whatever the neighbor sends.
+"""Where updates wait until they are mixed: at most two per neighbor, whatever the neighbor sends.
 
 One slot is for this round's update (or one a little older that may stand in for it), one for the newest of a later round.
 Within a slot the highest (epoch, seq) wins; what it displaces is superseded. So a neighbor can make a peer hold two payloads

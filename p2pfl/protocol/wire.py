@@ -19,7 +19,7 @@ from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
 
 PROTOCOL_VERSION = 1
-CHUNK_BYTES = 1 << 20  # plaintext per chunk: sealed in about 1 ms, and larger ones don't get faster (LIMITS, loopback)
+CHUNK_BYTES = 1 << 20  # plaintext per chunk: sealed in about 1 ms; larger ones are no faster (benchmarks/one_update.py)
 TAG_BYTES = 16  # what sealing adds to each chunk
 CHUNKS_MAX = 4096  # 4 GiB an update
 READERS_MAX = 1024
