@@ -9,6 +9,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,13 +56,12 @@ class Checkpoints:
         return self._directory / f"{self._given:08d}.safetensors"
 
     def complete(self, arrays: Path, arrays_digest: bytes, step: int, state: bytes) -> None:
-        """The arrays are durable: write the manifest that makes them a checkpoint, and let older ones go. Raises OSError."""
+        """The arrays are durable: write the manifest that makes them a checkpoint, and let older ones go. Raises OSError where
+        the manifest can't be written."""
         body = msgpack.packb((FORMAT, step, arrays_digest, self._schema, state))
         signature = self._signer.sign(CONTEXT, digest(body))
         write_durably(arrays.with_suffix(".manifest"), msgpack.packb((body, signature)))
-        for number in self._numbers()[:-KEPT]:
-            for suffix in ("manifest", "safetensors"):
-                (self._directory / f"{number:08d}.{suffix}").unlink(missing_ok=True)
+        self._let_go_before(self._numbers()[-KEPT:][0])
 
     def newest(self, on_damaged: Callable[[str], None]) -> Checkpoint | None:
         """The newest valid one; None where there is none at all. `on_damaged` hears of each that was passed over."""
@@ -92,6 +92,14 @@ class Checkpoints:
         if _regular_digest(arrays) != arrays_digest:
             raise Damaged("its arrays are not what was written")
         return Checkpoint(step, arrays, state)
+
+    def _let_go_before(self, oldest: int) -> None:
+        """Of older ones everything, also what a process that was killed, or a disk that was full, left half written."""
+        for path in self._directory.iterdir():
+            number = path.name.removeprefix(".").partition(".")[0]
+            if len(number) == 8 and number.isdecimal() and int(number) < oldest:
+                with suppress(OSError):  # the new one is whole; that this one stays is no reason to call it lost
+                    path.unlink()
 
     def _numbers(self) -> list[int]:
         """Of everything that looks like a checkpoint, oldest first."""

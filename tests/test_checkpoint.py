@@ -71,6 +71,17 @@ def test_arrays_without_their_manifest_are_no_checkpoint(tmp_path: Path) -> None
     assert found is not None and found.step == 1 and said == []
 
 
+def test_what_killed_processes_left_half_written_goes_with_its_time(tmp_path: Path) -> None:
+    store = checkpoints(tmp_path)
+    save(store, 1)
+    for left in (store.next_arrays(), store.next_arrays().with_name(".00000003.safetensors.1234")):
+        left.write_bytes(b"half")
+    (tmp_path / "checkpoints" / "notes.txt").write_text("the operator's own")
+    for step in (2, 3):
+        save(store, step)
+    assert {path.name.partition(".")[0] for path in (tmp_path / "checkpoints").iterdir()} == {"00000004", "00000005", "notes"}
+
+
 def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
