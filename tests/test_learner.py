@@ -78,6 +78,7 @@ def test_the_order_of_arrival_does_not_matter() -> None:
     ("payload", "reason"),
     [
         ([0, np.nan], Reason.NON_FINITE),
+        ([np.nan, np.nan], Reason.NON_FINITE),
         ([np.inf, 0], Reason.NON_FINITE),
         ([-np.inf, 0], Reason.NON_FINITE),
         ([1e38, 0], Reason.TOO_LARGE),
@@ -124,6 +125,20 @@ def test_a_vector_that_readers_would_refuse_is_not_let_out() -> None:
     ours = learner(codec="float16", learning_rate=60_000.0)
     with pytest.raises(LearningFailed, match="float16"):
         ours.learn(ours.first(), learn(steps=1))
+
+
+def test_a_vector_that_can_not_be_encoded_is_mixed_with_nobodys() -> None:
+    def far_out() -> torch.nn.Module:
+        module = task.model()
+        for parameter in module.parameters():
+            torch.nn.init.constant_(parameter, 70_000.0)  # beyond float16
+        return module
+
+    task = quadratic(np.ones((1, 1, 2)), CENTRE)
+    ours = learner(Task(model=far_out, data=task.data, train_step=task.train_step), codec="float16")
+    honest = np.zeros(2, "<f2").tobytes()
+    with pytest.raises(LearningFailed, match="70000 does not fit float16"):
+        ours.learn(ours.first(), learn({A: honest}, {A: 0.5}))
 
 
 def test_whatever_the_task_raises_is_one_line() -> None:

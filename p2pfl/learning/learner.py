@@ -155,7 +155,7 @@ class Learner:
         return self.finish(begun, after, metrics)
 
     def begin(self, state: LearnerState, request: LearnRequest) -> Begun:
-        """Decode what arrived and mix."""
+        """Decode what arrived and mix. Raises `LearningFailed`."""
         arrived = {update.sender: self._decoded(update, state) for update in request.arrived}
         mixed, verdicts = self._mixed(state, arrived, request.weights)
         mixed = ALGORITHMS[ALGORITHM].combine(state.vector, mixed)
@@ -189,7 +189,12 @@ class Learner:
     ) -> tuple[Vector, tuple[tuple[bytes, str | None], ...]]:
         rows = {sender: row for sender, row in sorted(arrived.items()) if not isinstance(row, Refused)}
         verdicts = {sender: row.reason if isinstance(row, Refused) else None for sender, row in arrived.items()}
-        own = round_trip(self._codec, state.vector, state.codec)
+        if not rows:
+            return state.vector.copy(), tuple(verdicts.items())
+        try:
+            own = round_trip(self._codec, state.vector, state.codec)
+        except Unencodable as error:
+            raise LearningFailed(f"the model to mix with can't be encoded: {error}") from error
         mixed = AGGREGATORS[AGGREGATOR](state.vector, own, list(rows.values()), [weights[sender] for sender in rows])
         if not largest_magnitude(mixed) <= self._limits.max_abs:
             # Each was within bounds and their sum is not: keep the old vector. Nobody's update was used, so nobody's counts.

@@ -60,8 +60,8 @@ def _alone(one: Assignment) -> Outcome:
 
 
 def _block(block: Sequence[Assignment]) -> list[Outcome]:
-    begun = [one.learner.begin(one.state, one.request) for one in block]
     try:
+        begun = [one.learner.begin(one.state, one.request) for one in block]
         metrics = _measured(block, begun)
         after = _descended(block, begun, metrics)
     except (*UNDER_VMAP, LearningFailed):  # by one of them: one by one it is only that one's failure
