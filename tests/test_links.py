@@ -14,6 +14,7 @@ import pytest
 import zmq
 
 from node.address import Address
+from node.links import Links
 from node.listener import Listener
 from node.sockets import FRAME_MAX, OUTBOX_MAX, Context, TransportKeys
 from node.zap import Gate
@@ -24,6 +25,7 @@ from tests.loopback import (
     CALM,
     COMMAND_OF_2_GIB,
     LIMIT_S,
+    NETWORK,
     RESTLESS,
     Answer,
     End,
@@ -319,6 +321,21 @@ async def test_nobody_gets_in_without_a_members_key_and_ours() -> None:
         assert b.links.refused >= 1  # the one who knew our key; the others did not get as far as the gate
         assert b.links.unknown == 0
         await is_unharmed(a, b)
+
+
+@on_loop
+async def test_a_door_that_is_open_to_strangers_is_not_opened_at_all() -> None:
+    class Everyone(dict[str, PeerId]):
+        def __contains__(self, _: object) -> bool:
+            return True
+
+    network = Network(1)
+    identity = network.identities[0]
+    links = Links(NETWORK, network.members, identity, "127.0.0.1:0", lambda _event: None, BRISK)
+    links._peers = Everyone()
+    with pytest.raises(Failure, match="was not refused") as refused:
+        await links.start()
+    assert (refused.value.code, refused.value.exit_code) == ("door_untested", ExitCode.NETWORK)
 
 
 @on_loop

@@ -50,10 +50,12 @@ def test_a_file_gives_every_member_its_neighbors_and_weights(tmp_path: Path) -> 
 
 
 def test_what_init_prints_can_be_pasted_whatever_the_name(tmp_path: Path) -> None:
-    names = ['</script><img>"\\', "\x7f\x1b[31m", "病房\u202e"]
+    names = ['</script><img>"\\', "\x7f\x1b[31m", "病房\u202e🏥", "../../x", "a\0b"]
     blocks = [enrol(name, NodeDirectory(tmp_path / str(i)), f"10.0.0.{i + 1}:7", None) for i, name in enumerate(names)]
     network = network_file.load(written(tmp_path, 'name = "w"\n' + "\n".join(blocks)))
     assert [member.name for member in network.members] == names
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {"wards.toml", *(f"{i}/identity" for i in range(len(names)))}  # no name is ever part of a path
 
 
 @pytest.mark.parametrize(
@@ -69,6 +71,8 @@ def test_what_init_prints_can_be_pasted_whatever_the_name(tmp_path: Path) -> Non
         ('name = "w"\n' + MEMBERS + block("ward-9", 7000), "members 1 and 5 have the same address"),
         ('name = "w"\n' + MEMBERS + block("ward-9", 9000, seal="xyz"), "member.4.seal: not 64 hex digits"),
         ('name = "w"\n' + MEMBERS + block("ward-9", 9000, identity="ab" * 31), "member.4.identity: not 64 hex digits"),
+        ('name = "w"\n' + MEMBERS + block("x" * 10_000, 9), "member.4.name: string should have at most 64 characters"),
+        ('name = "w"\n' + MEMBERS + block("", 9), "member.4.name: string should have at least 1 character"),
         ('name = "w"\n' + MEMBERS + block("ward-9", 0), "port 0"),
         ('name = "w"\n' + MEMBERS + block("ward-9", 9, address="nowhere"), "not an address"),
         ('name = "w"\n[topology]\nkind = "random_regular:5"\n' + MEMBERS, "topology"),

@@ -175,6 +175,19 @@ def test_a_peer_away_for_longer_than_the_step_window_still_finds_back() -> None:
     assert ring[0].peer.step >= 27
 
 
+def test_an_update_older_than_staleness_allows_is_superseded_and_never_fetched() -> None:
+    ring, liar = with_liar(replace(ROUNDS, staleness=1))
+    for step in range(3):
+        for k in (0, 1):
+            liar.say(k, liar.offer(k, step=step))
+        finish_learning(ring, 0, 1)
+    assert ring[0].peer.step == 3
+    assert not [e for e in liar.say(0, liar.offer(0, step=1, part=1)) if isinstance(e, Open)]
+    assert [e for e in liar.say(0, liar.offer(0, step=2, part=1)) if isinstance(e, Open)]
+    assert ring[0].rejections == []
+    assert ring[0].peer.ledger.of(ring.ids[2]).superseded == 1
+
+
 def test_a_step_ahead_is_no_reason_to_refuse_in_async() -> None:
     """No step decides anything there; a peer that was away would be alone for ever."""
     ring, liar = with_liar(GossipRules(mode="async", rounds=0, step_window=10))
