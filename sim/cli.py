@@ -1,6 +1,7 @@
 """`p2pfl sim`: simulate many peers from a scenario file."""
 
 import json
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ def run(
 ) -> None:
     """Run a scenario; writes result.json, metrics.csv and report.html."""
     from sim.engine import run as run_scenario
+    from sim.invariants import Violation
     from sim.output import run_folder
     from sim.progress import progress
     from sim.scenario import Scenario
@@ -49,7 +51,10 @@ def run(
     _say(chosen.title)
     with run_folder(out, chosen.title, chosen.seed) as folder, progress(chosen.rounds) as on_round:
         on_trace = folder.trace() if trace else None
-        result = run_scenario(chosen, on_note=_say, on_round=on_round, on_trace=on_trace)
+        try:
+            result = run_scenario(chosen, on_note=_say, on_round=on_round, on_trace=on_trace)
+        except Violation as violation:
+            raise violation.repeated_by(shlex.join(["p2pfl", *sys.argv[1:]])) from None
         written = folder.write(result.record)
     if as_json:
         print(_json(result, written))

@@ -27,6 +27,7 @@ from sim.agenda import Agenda
 from sim.churn import Change
 from sim.entropy import SeededEntropy
 from sim.host import Host
+from sim.invariants import Invariants
 from sim.links import Links
 from sim.measure import Float, Measures
 from sim.together import Together
@@ -38,7 +39,7 @@ from sim.world import OnRound, OnTrace, World
 class EventsOutcome:
     """What came of a run. Arrays over [rounds + 1, peers] have row 0 before training; see `RunRecord`.
 
-    up: [rounds, peers], who was up when the first peer ended its r-th round. finished: who did all rounds before the end.
+    up: [rounds, peers], who was up when the first peer had trained in round r. finished: who did all rounds before the end.
     """
 
     parameters: NDArray[np.float32]
@@ -101,6 +102,7 @@ class Federation:
         speeds = _speeds(world)
         self.hosts = [Host(self, i, identities[i], learners[i], charter, ids, speeds[i]) for i in range(world.peers)]
         self.links = Links(self)
+        self.invariants = Invariants(self)
 
     def run(self) -> None:
         """Start every peer and let time pass until all who are up have finished, and nobody else will be brought back."""
@@ -112,7 +114,8 @@ class Federation:
         for host in self.hosts:
             self._next_change(host, world.changes(host.index))
         while self._is_going_on() and self.agenda.step():
-            pass
+            self.invariants.stepped()
+        self.invariants.check_all()
 
     def _is_going_on(self) -> bool:
         return len(self.done) < len(self.hosts) and bool(self._running or self._expected or not self.done)
@@ -189,9 +192,11 @@ class Federation:
         """Keep a link up from now on."""
         self.links.dial(dialer, self.host_of(to))
 
-    def trace(self, host: Host, event: Event, effects: list[Effect]) -> None:
+    def handled(self, host: Host, event: Event, effects: list[Effect]) -> None:
+        """A peer was told something, and asks for these effects, which are not carried out yet."""
         if self._on_trace is not None:
             self._on_trace(line(self.agenda.now, host.name, event, effects))
+        self.invariants.handled(host, event, effects)
 
     def outcome(self) -> EventsOutcome:
         """What the hosts and the measures show now."""

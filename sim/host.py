@@ -151,6 +151,10 @@ class Host:
         self._attack = HONEST if attack is None else ATTACKS[attack](self)
 
     @property
+    def is_hostile(self) -> bool:
+        return self._attack is not HONEST
+
+    @property
     def world(self) -> "World":
         return self._federation.world
 
@@ -183,7 +187,7 @@ class Host:
         if isinstance(event, Learned) and self._pending is not None and not self.has_finished:
             self.state, self.mixed = self._pending
         effects = self.peer.handle(event, now)
-        self._federation.trace(self, event, effects)
+        self._federation.handled(self, event, effects)
         for effect in effects:
             self._carry_out(effect)
         if self.is_on and self.peer.deadline is not None and self.peer.deadline != self._planned:
