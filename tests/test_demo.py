@@ -63,7 +63,7 @@ def test_asynchronous_peers_learn_too(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_leaves_no_process_and_no_port_behind(tmp_path: Path) -> None:
-    demo = started("demo", "--peers", "3", "--rounds", "100000", "--pace", "0.1", "--out", "run", cwd=tmp_path)
+    demo = started("demo", "--peers", "3", "--rounds", "100000", "--pace", "0.6", "--out", "run", cwd=tmp_path)
     line_with(demo, "round 2/")
     theirs = children_of(demo.pid)
     ports = {
