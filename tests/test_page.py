@@ -142,6 +142,21 @@ def test_every_record_has_a_page(record: RunRecord) -> None:
     assert not re.search(r"\bnan\b|\binf\b|None", re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL))
 
 
+def test_the_timeline_has_a_bar_for_every_absence_and_is_left_out_without_any() -> None:
+    record = a_record(peers=8, rounds=10, killed=5)
+    page = render(record)
+    assert 'd="M5 5h5v1h-5z"' in page  # peer 5, from round 5 to the end
+    assert "On average 93.8 % of the peers were up, in the worst round 87.5 %." in page
+    assert "Who was away" not in render(replace(record, up=np.ones_like(record.up)))
+    assert "Peers up" not in render(replace(record, up=np.empty((0, 0), dtype=np.bool_)))
+
+
+def test_a_timeline_of_many_peers_stays_bounded() -> None:
+    up = np.random.default_rng(7).random((200, 1300)) < 0.7
+    page = render(replace(a_record(peers=1300, rounds=200), up=up))
+    assert "160 of 1300 peers, one a row" in page
+
+
 def test_a_page_of_many_peers_stays_bounded() -> None:
     many = a_record(peers=20_000, rounds=20)
     page = render(many)
@@ -156,6 +171,14 @@ document.querySelectorAll(".table thead button")[2].click();
 document.querySelectorAll(".table thead button")[2].click();
 const order = [...document.querySelectorAll(".table tbody tr")].map((row) => Number(row.dataset.peer));
 document.querySelector('tr[data-peer="3"]').click();
+const slider = document.querySelector(".moment input");
+const shades = () => [...document.querySelectorAll(".net circle")].map((dot) => dot.classList[0]);
+const final = shades();
+slider.value = 0;
+slider.dispatchEvent(new Event("input"));
+const first = shades();
+slider.value = slider.max;
+slider.dispatchEvent(new Event("input"));
 const report = document.createElement("pre");
 report.id = "probe";
 report.textContent = JSON.stringify({
@@ -164,6 +187,7 @@ report.textContent = JSON.stringify({
   heat: size(".heat td, .heat .cells path"), marks: document.querySelectorAll("line.mark").length,
   colours: [...new Set([...document.querySelectorAll(".net circle")].map((e) => getComputedStyle(e).fill))].length,
   background: getComputedStyle(document.body).backgroundColor, order,
+  away: size(".lives path"), first: [...new Set(first)], restored: shades().join() === final.join(),
   chosen: document.querySelector(".graph .shown").textContent,
   wide: document.documentElement.scrollWidth <= innerWidth,
 });
@@ -209,10 +233,12 @@ def test_a_browser_draws_graph_curves_and_heat_map_and_reports_no_error(peers: i
     assert len(seen["dots"]) == peers
     assert min(seen["dots"]) > 0
     assert seen["colours"] > 2
-    for drawn in ("edges", "bands", "medians", "alone", "heat", "line"):
+    for drawn in ("edges", "bands", "medians", "alone", "heat", "line", "away"):
         assert seen[drawn], drawn
         assert max(seen[drawn]) > 50, drawn
-    assert seen["marks"] == 4
+    assert seen["marks"] == 6  # one kill, in five curves and in the timeline of who was away
+    assert seen["first"] == ["s0", "s1"] or seen["first"] == ["s0"]
+    assert seen["restored"]
     assert seen["background"] == "rgb(245, 246, 250)"  # the style sheet was let in
     assert seen["order"][:2] == [peers - 1, peers - 2]
     assert plain(names[3] if names else "peer-3") in seen["chosen"]

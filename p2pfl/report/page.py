@@ -18,9 +18,9 @@ import numpy as np
 from markupsafe import Markup
 
 from p2pfl.report.chart import Chart, curves, rounds_drawn, row_means, written, written_bytes
-from p2pfl.report.picture import Graph, graph, heat_map, spread
+from p2pfl.report.picture import Graph, graph, heat_map, spread, timeline
 from p2pfl.report.plain import plain
-from p2pfl.report.record import PeerRecord, RunRecord
+from p2pfl.report.record import Float, PeerRecord, RunRecord
 from p2pfl.report.record_json import to_json
 from p2pfl.report.summary import alive, final_accuracy, final_alone, least, mean
 
@@ -53,6 +53,7 @@ def render(record: RunRecord) -> str:
             graph=drawn,
             spread=spread(record, names),
             heat=heat_map(record, names),
+            timeline=timeline(record, names),
             rows=_rows(record),
             rejected=_rejected(record),
             settings=list(_settled(record.settings)),
@@ -97,8 +98,17 @@ def _charts(record: RunRecord) -> list[Chart]:
         curves("loss", "Loss", "number", rounds, record.loss[rounds], nothing, record.marks),
         curves("distance", "Consensus distance", "log", rounds, record.consensus_distance[rounds, None], nothing, record.marks),
         curves("bytes", "Bytes sent per peer", "bytes", rounds, record.bytes_sent[rounds], nothing, record.marks),
+        curves("up", "Peers up", "percent", rounds, _up(record)[rounds, None], nothing, record.marks),
     )
     return [chart for chart in found if chart is not None]
+
+
+def _up(record: RunRecord) -> Float:
+    """[rounds + 1]: the share that is up in the round which begins there; NaN where everybody was, always."""
+    if record.up.size == 0 or bool(record.up.all()):
+        return np.full(len(record.accuracy), np.nan)
+    share = record.up.mean(axis=1)
+    return np.append(share, share[-1])
 
 
 def _rows(record: RunRecord) -> list[tuple[int, PeerRecord, float]]:

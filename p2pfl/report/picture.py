@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from p2pfl.report.chart import Tick, row_means, y_axis
+from p2pfl.report.chart import Stroke, Tick, round_ticks, row_means, strokes, y_axis
 from p2pfl.report.layout import positions
 from p2pfl.report.record import Float, RunRecord
 from p2pfl.report.summary import alive, final_accuracy, final_alone
@@ -23,6 +23,7 @@ BINS = 40
 HEAT_TABLE_PEERS_MAX = 24
 HEAT_TABLE_CLASSES_MAX = 20
 HEAT_COLUMNS_MAX = 320
+TIMELINE_PEERS_MAX = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,53 @@ def heat_map(record: RunRecord, names: tuple[str, ...]) -> HeatMap | None:
         (shade, "".join(f"M{x} {y}h1v1h-1z" for x, y in np.argwhere(chosen == shade).tolist())) for shade in range(1, SHADES)
     )
     return HeatMap(labels, (), tuple(path for path in paths if path[1]), len(order), len(names), top)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Who was away when: a row for each of `rows` peers, a column for each round, one SVG path on cells of 1 by 1."""
+
+    away: str
+    rounds: int
+    rows: int
+    peers: int
+    names: tuple[str, ...]  # of the rows, where they are few
+    ticks: tuple[Tick, ...]
+    strokes: tuple[Stroke, ...]
+    least: float  # share of the peers that is up, in the worst round
+    mean: float
+
+
+def timeline(record: RunRecord, names: tuple[str, ...]) -> Timeline | None:
+    """None where everybody was up all the time."""
+    if record.up.size == 0 or bool(record.up.all()):
+        return None
+    rounds, peers = record.up.shape
+    shown = np.arange(peers)
+    if peers > TIMELINE_PEERS_MAX:
+        shown = np.linspace(0, peers - 1, TIMELINE_PEERS_MAX).round().astype(np.int64)
+    share = record.up.mean(axis=1)
+    return Timeline(
+        away="".join(
+            f"M{start} {row}h{stop - start}v1h{start - stop}z"
+            for row, peer in enumerate(shown.tolist())
+            for start, stop in _stretches(~record.up[:, peer])
+        ),
+        rounds=rounds,
+        rows=len(shown),
+        peers=peers,
+        names=tuple(map(_short, names)) if peers <= NAMED_PEERS_MAX else (),
+        ticks=round_ticks(rounds),
+        strokes=strokes(record.marks, rounds),
+        least=float(share.min()),
+        mean=float(share.mean()),
+    )
+
+
+def _stretches(present: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """(start, stop) of every run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], present.astype(np.int8), [0]])))
+    return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
 
 
 def _heat_shades(counts: Float) -> NDArray[np.int64]:

@@ -131,6 +131,34 @@
     });
   }
 
+  // The graph at another moment: every peer in the colour of its accuracy then, on one scale for all rounds.
+  const moment = one(".moment");
+  if (moment && data.places.length && record().accuracy.length > 1) {
+    moment.hidden = false;
+    const dots = all(".net circle");
+    const ends = [".ramp .low", ".ramp .high"].map((selector) => one(selector));
+    const final = { classes: dots.map((dot) => dot.getAttribute("class")), ends: ends.map((end) => end.textContent) };
+    const known = record().accuracy.flat().filter((value) => value !== null);
+    const low = known.reduce((a, b) => Math.min(a, b), 1);
+    const high = Math.max(known.reduce((a, b) => Math.max(a, b), 0), low + 1e-9);
+    one("input", moment).addEventListener("input", (event) => {
+      const round = Number(event.target.value);
+      const past = round < record().accuracy.length - 1;
+      const up = record().up[Math.min(round, record().up.length - 1)];
+      one("output", moment).textContent = round;
+      net.classList.toggle("past", past);
+      ends.forEach((end, which) => { end.textContent = past ? written([low, high][which], "percent") : final.ends[which]; });
+      dots.forEach((dot, peer) => {
+        const value = record().accuracy[round][peer];
+        const state = up && !up[peer] ? "gone" : value === null ? "unknown" : "s" + Math.round((15 * (value - low)) / (high - low));
+        dot.setAttribute("class", (past ? state : final.classes[peer]) + (peer === chosen ? " chosen" : ""));
+      });
+      let nearest = 0;
+      data.rounds.forEach((value, index) => { if (Math.abs(value - round) < Math.abs(data.rounds[nearest] - round)) nearest = index; });
+      point(past ? nearest : null);
+    });
+  }
+
   // The table: a click on a column sorts by it, another turns the order; empty cells stay last.
   const body = one(".table tbody");
   all(".table thead button").forEach((button, column) => {
