@@ -1,12 +1,12 @@
 """The verbs of a real machine: `p2pfl demo`, `p2pfl node ...`, `p2pfl model ...`. Imports what they need when they run."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from p2pfl.answer import answer
 from p2pfl.failure import ExitCode, Failure
 
 node_app = typer.Typer(help="One real peer: make its keys, start it.", rich_markup_mode=None, no_args_is_help=True)
@@ -111,6 +111,6 @@ def model_evaluate(
 
     metrics = evaluated(file, task, model, data)
     if json_:
-        typer.echo(json.dumps({"schema_version": 1, "status": "ok", "data": metrics}))
+        typer.echo(answer(metrics))
     else:
         typer.echo("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))

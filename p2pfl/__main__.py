@@ -1,7 +1,6 @@
 """The `p2pfl` command: mounts the verbs of node, sim and topology, and is the one place that turns what went wrong into
 one line (or, under --json, one object) and an exit code."""
 
-import json
 import sys
 import tempfile
 import traceback
@@ -13,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from p2pfl import __version__
+from p2pfl.answer import refusal
 from p2pfl.failure import ExitCode, Failure
 
 VERBS = {
@@ -120,8 +120,7 @@ def _bug(error: Exception) -> Failure:
 
 def _show(failure: Failure, as_json: bool) -> None:
     if as_json:
-        error = {"code": failure.code, "message": failure.message, "hint": failure.hint}
-        print(json.dumps({"schema_version": 1, "status": "error", "error": error}))
+        print(refusal(failure))
     else:
         print(f"p2pfl: {_one_line(str(failure))}", file=sys.stderr)
 

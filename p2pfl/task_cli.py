@@ -1,10 +1,11 @@
 """`p2pfl task`: try a task of one's own before peers run it."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from p2pfl.answer import answer
 
 if TYPE_CHECKING:  # torch is imported when a task is checked, so that help is quick
     from p2pfl.task_check import Report
@@ -36,7 +37,7 @@ def check(
         raise typer.BadParameter(f"{index} is not below the number of peers, {peers}", param_hint="--index")
     report = report_on(task, model=model, index=index, peers=peers, directory=directory, batch_size=batch_size)
     if as_json:
-        typer.echo(json.dumps({"schema_version": 1, "status": "ok", "data": asdict(report)}))
+        typer.echo(answer(asdict(report)))
     else:
         typer.echo("\n".join(_lines(report)))
 
