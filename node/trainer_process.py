@@ -153,6 +153,7 @@ class TrainerProcess:
     def _closed(self) -> None:
         self._channel = None
         if self._process is not None:
+            self._process.kill()  # of no use to anybody now, and the loop can't wait for torch to be taken down
             self._process.wait()
         if self._reply is not None and not self._reply.done():
             message = "The trainer ended before it was ready."
