@@ -23,7 +23,7 @@ class Reason(StrEnum):
     NOT_NEIGHBOR = "not_neighbor"  # a member that the plan does not receive from
     REPLAYED = "replayed"  # an (epoch, sequence number) seen before, or older than the replay window
     BAD_SIGNATURE = "bad_signature"  # the signature is not the signer's over these bytes
-    EQUIVOCATION = "equivocation"  # a second, different content for one (signer, boot id, step, phase)
+    EQUIVOCATION = "equivocation"  # a second, different content for one (signer, boot id, step, phase, part)
     NOT_FOR_US = "not_for_us"  # our id is not among the readers
     BAD_READERS = "bad_readers"  # the readers are not the ones that the signed digest names
     BAD_WRAP = "bad_wrap"  # the key wrapped for us does not open

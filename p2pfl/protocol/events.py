@@ -39,7 +39,8 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A neighbor's update, opened and waiting for the next `Learn`. `age` is what its signer claims, capped by the receiver."""
+    """A neighbor's update, opened and waiting for the next `Learn`. `age` is what its signer claims; `Learn.weights` believe it
+    up to a cap."""
 
     sender: PeerId
     epoch: int
