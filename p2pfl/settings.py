@@ -64,10 +64,11 @@ class TrainingSection(Section):
 
 
 class TopologySection(Section):
-    """A graph by the name of its function, with its arguments; "random_regular:4" is kind and first argument in one."""
+    """A graph or schedule by the name of its function, with its arguments; "random_regular:4" is kind and first argument in
+    one."""
 
     kind: str = "ring"
-    weights: Literal["metropolis", "uniform"] = "metropolis"
+    weights: Literal["metropolis", "uniform", "max_degree", "best_constant", "fastest"] = "metropolis"
     degree: int | None = None
     rows: int | None = None
     columns: int | None = None
@@ -75,6 +76,8 @@ class TopologySection(Section):
     p: float | None = None
     k: int | None = None
     m: int | None = None
+    fanout: int | None = None
+    offsets: tuple[int, ...] | None = None
     seed: int | None = None  # of the graph; the run's seed where it is not given
 
 

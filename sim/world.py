@@ -1,6 +1,6 @@
 """What an engine is given: everything that a scenario says, looked up and checked."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,16 @@ from sim.hostile import ATTACKS, ON_CLASSES
 from sim.links import Latency, latency_of
 from sim.network import ComputeSection, NetworkSection, Spread, spread
 from sim.scenario import Scenario
-from topology import Graph, TopologyError, from_specification, neighbor_weights
+from topology import (
+    Graph,
+    Schedule,
+    TopologyError,
+    from_specification,
+    is_schedule,
+    links,
+    neighbor_weights,
+    schedule_from_specification,
+)
 
 OnRound = Callable[[int, NDArray[np.float64]], None]
 """Called once per accuracy row, in order, row 0 included: (row, accuracy of every peer, NaN where it was not measured)."""
@@ -39,6 +48,8 @@ class World:
 
     graph: nodes 0 .. peers - 1; an edge i -> j means that i sends to j, an undirected one both.
     weights: weights[i][j] is what i gives to what comes from j, itself included; every row sums to 1.
+    schedule: where links and weights are others every round: `graph` is that of a period or the first round, `weights` those of
+    round 0. The weights of any round are `rows`.
     samples: training rows of every peer, [peers]. label_counts: [peers, classes], [peers, 0] where targets are no classes.
     latency: of every link, as `network.latency` says. step_s: seconds of a local step, before stragglers.
     round_s: virtual seconds that a round takes nominally: round r is the time from r * round_s to (r + 1) * round_s.
@@ -65,6 +76,7 @@ class World:
     sessions: tuple[tuple[Change, ...], ...]
     graph: Graph
     weights: tuple[dict[int, float], ...]
+    schedule: Schedule | None
     samples: NDArray[np.int64]
     label_counts: NDArray[np.float64]
     evaluate_every: int = 1
@@ -72,6 +84,10 @@ class World:
     def is_measured(self, row: int) -> bool:
         """Whether this row of the accuracy is wanted."""
         return row % self.evaluate_every == 0 or row == self.rounds
+
+    def rows(self, round: int) -> Sequence[Mapping[int, float]]:
+        """The weights of a round."""
+        return self.weights if self.schedule is None else self.schedule.rows(round)
 
     def send_to(self, peer: int) -> tuple[int, ...]:
         """Whom this peer sends to, in ascending order."""
@@ -86,7 +102,7 @@ class World:
 def world_of(scenario: Scenario) -> World:
     """Look up what a scenario names. Whatever can't be is a `Failure` here, before anything runs."""
     peers = scenario.peers
-    graph, weights = _graph(scenario)
+    graph, weights, schedule = _graph(scenario)
     task = scenario.own_task or resolve(scenario.task, scenario.data, scenario.seed, lambda name: load(scenario.beside(name)))
     samples, counts = _census(task, peers)
     training = scenario.training
@@ -114,6 +130,7 @@ def world_of(scenario: Scenario) -> World:
         sessions=() if trace is None else read_trace(Path(scenario.beside(trace)), peers),
         graph=graph,
         weights=weights,
+        schedule=schedule,
         samples=samples,
         label_counts=counts,
         evaluate_every=scenario.output.evaluate_every,
@@ -160,7 +177,7 @@ def _check_time(world: World) -> None:
             )
 
 
-def _graph(scenario: Scenario) -> tuple[Graph, tuple[dict[int, float], ...]]:
+def _graph(scenario: Scenario) -> tuple[Graph, tuple[dict[int, float], ...], Schedule | None]:
     section = scenario.topology
     try:
         if scenario.own_graph is not None:
@@ -168,8 +185,11 @@ def _graph(scenario: Scenario) -> tuple[Graph, tuple[dict[int, float], ...]]:
         else:
             arguments = section.model_dump(exclude={"kind", "weights", "seed"})
             seed = scenario.seed if section.seed is None else section.seed
+            if is_schedule(section.kind):
+                schedule = schedule_from_specification(section.kind, scenario.peers, seed, **arguments)
+                return links(schedule), tuple(schedule.rows(0)), schedule
             graph = from_specification(section.kind, scenario.peers, seed, **arguments)
-        return graph, tuple(neighbor_weights(graph, section.weights))
+        return graph, tuple(neighbor_weights(graph, section.weights)), None
     except TopologyError as error:
         raise Failure(error.code, f"topology: {error.message}", error.hint) from None
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from topology.random_schedules import epidemic, equitopo, random_matching, random_pair, relabelled, sequential_pair
     from topology.reach import diameter
     from topology.robustness import r_robustness, robustness_bounds
-    from topology.schedules import Schedule, one_peer_exponential, one_peer_hypercube, static
+    from topology.schedules import Schedule, links, one_peer_exponential, one_peer_hypercube, static
     from topology.specification import FAMILIES, SCHEDULES, from_specification, is_schedule, schedule_from_specification
     from topology.spectrum import algebraic_connectivity, contraction, noise_floor, relabelled_contraction, spectral_gap
     from topology.weights import (
@@ -51,7 +51,7 @@ else:
         "random_schedules": "epidemic equitopo random_matching random_pair relabelled sequential_pair",
         "reach": "diameter",
         "robustness": "r_robustness robustness_bounds",
-        "schedules": "Schedule one_peer_exponential one_peer_hypercube static",
+        "schedules": "Schedule links one_peer_exponential one_peer_hypercube static",
         "specification": "FAMILIES SCHEDULES from_specification is_schedule schedule_from_specification",
         "spectrum": "algebraic_connectivity contraction noise_floor relabelled_contraction spectral_gap",
         "weights": "WEIGHTS best_constant_weights fastest_weights lazy max_degree_weights metropolis_weights "
@@ -99,6 +99,7 @@ __all__ = [
     "hypercube",
     "is_schedule",
     "lazy",
+    "links",
     "max_degree_weights",
     "metropolis_weights",
     "neighbor_weights",

@@ -13,6 +13,8 @@ Those of this file repeat. The random ones are in `random_schedules`, Base-(k+1)
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import networkx as nx
+
 from topology.families import Graph, at_least
 from topology.weights import Rows, Weights, dense, neighbor_weights
 
@@ -50,6 +52,16 @@ def one_peer_hypercube(dimension: int) -> Schedule:
     n = 2**dimension
     pairs = ([(i, i | 1 << bit) for i in range(n) if not i >> bit & 1] for bit in range(dimension))
     return repeating(n, [paired(n, round) for round in pairs] or [paired(n, [])])
+
+
+def links(schedule: Schedule) -> Graph:
+    """Who sends to whom in a period; of a schedule without one, in round 0. Undirected where all links go both ways."""
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    graph.add_nodes_from(range(schedule.n))
+    for round in range(schedule.period or 1):
+        graph.add_edges_from((j, i) for i, row in enumerate(schedule.rows(round)) for j in row if i != j)
+    both = graph.to_undirected(reciprocal=True)
+    return both if 2 * both.number_of_edges() == graph.number_of_edges() else graph
 
 
 def repeating(n: int, rounds: Iterable[Rows]) -> Schedule:
