@@ -34,6 +34,7 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the files, new or empty. [.p2pfl/runs/...]")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Write every event to trace.jsonl (events engine).")] = False,
+    svg: Annotated[bool, typer.Option("--svg", help="Write the graph and every curve as SVG too, for a paper.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run a scenario; writes result.json, metrics.csv and report.html."""
@@ -55,7 +56,7 @@ def run(
             result = run_scenario(chosen, on_note=_say, on_round=on_round, on_trace=on_trace)
         except Violation as violation:
             raise violation.repeated_by(shlex.join(["p2pfl", *sys.argv[1:]])) from None
-        written = folder.write(result.record)
+        written = folder.write(result.record, with_svg=svg)
     if as_json:
         print(_json(result, written))
     else:

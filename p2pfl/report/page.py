@@ -35,7 +35,7 @@ def render(record: RunRecord) -> str:
     """The whole HTML document. Write it as UTF-8."""
     style, script = asset("page.css"), asset("page.js")
     names = tuple(plain(peer.name) for peer in record.peers)
-    charts = _charts(record)
+    charts = charts_of(record)
     drawn = graph(record, names)
     embedded, whole = _embedded(record)
     return (
@@ -87,7 +87,7 @@ def _headline(record: RunRecord) -> Headline:
     return Headline(mean(together), least(together), mean(alone), least(alone))
 
 
-def _charts(record: RunRecord) -> list[Chart]:
+def charts_of(record: RunRecord) -> list[Chart]:
     if len(record.accuracy) == 0 or not record.peers:
         return []
     rounds = rounds_drawn(len(record.accuracy))
