@@ -34,6 +34,11 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the files, new or empty. [.p2pfl/runs/...]")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Write every event to trace.jsonl (events engine).")] = False,
+    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to compute (batch engine).")] = "cpu",
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the state here, and go on from what is there (batch engine).")
+    ] = None,
+    checkpoint_every: Annotated[int, typer.Option(metavar="ROUNDS", min=1, help="How often, with --resume.")] = 10,
     svg: Annotated[bool, typer.Option("--svg", help="Write the graph and every curve as SVG too, for a paper.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -53,7 +58,19 @@ def run(
     with run_folder(out, chosen.title, chosen.seed) as folder, progress(chosen.rounds) as on_round:
         on_trace = folder.trace() if trace else None
         try:
-            result = run_scenario(chosen, on_note=_say, on_round=on_round, on_trace=on_trace)
+            result = run_scenario(
+                chosen,
+                on_note=_say,
+                on_round=on_round,
+                on_trace=on_trace,
+                device=device,
+                resume=resume,
+                checkpoint_every=checkpoint_every,
+            )
+        except KeyboardInterrupt:
+            if resume is not None:
+                _say(f"What was computed is kept in {resume}: the same command goes on from there.")
+            raise
         except Violation as violation:
             raise violation.repeated_by(shlex.join(["p2pfl", *sys.argv[1:]])) from None
         written = folder.write(result.record, with_svg=svg)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
@@ -16,15 +17,22 @@ from p2pfl.learning.minibatch import steps_per_round
 from p2pfl.report.record import Float, Mark, PeerRecord, RunRecord
 from sim.accounting import is_real
 from sim.batch import BatchOutcome, run_batch
+from sim.checkpoint import Checkpoint
 from sim.events import EventsOutcome, run_events
+from sim.masks import FAULTS, Masks, masks_of
+from sim.mixing import Rows
 from sim.result import Result
 from sim.scenario import Scenario
-from sim.traffic import traffic
+from sim.traffic import traffic, update_counts
 from sim.world import OnRound, OnTrace, World, world_of
+from topology import Schedule
 
 EngineName = Literal["events", "batch"]
 
 EVENTS_PEERS_MAX = 200  # above this `auto` prefers the batched engine, where that can run the scenario
+IMPERFECT = 2_000, "with churn, faults and losses by whole rounds"  # the same, where the engines differ in when it happens
+
+CHECKPOINT_EVERY = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +50,12 @@ def run(
     on_note: Callable[[str], None] | None = None,
     on_round: OnRound | None = None,
     on_trace: OnTrace | None = None,
+    device: str = "cpu",
+    resume: Path | None = None,
+    checkpoint_every: int = CHECKPOINT_EVERY,
 ) -> Result:
-    """Run it to its end. `engine` overrides the scenario's own.
+    """Run it to its end. `engine` overrides the scenario's own. `device` is where the batched engine computes; in the folder
+    `resume` it keeps its state every `checkpoint_every` rounds, and goes on from what is there.
 
     Whatever can't be is a `Failure` before anything runs. `on_note` hears in a line which engine was chosen and what
     begins, `on_round` of every row of the accuracy that is measured, `on_trace` of every event (event engine only).
@@ -52,13 +64,17 @@ def run(
     chosen = choose(world, engine or scenario.engine, is_traced=on_trace is not None)
     note = on_note or (lambda line: None)
     note(f"engine {chosen.name}: {chosen.why}")
+    if chosen.name == "events" and (resume is not None or device != "cpu"):
+        key = "device" if resume is None else "resume"
+        raise Failure("bad_configuration", f"{key}: the event engine has none.", "Use the engine batch.")
+    batched = _Batched(world, scenario.model_dump_json(), device, resume, checkpoint_every, note)
     began = perf_counter()
-    with _threads(world.peers):
-        ran = _batch(world, on_round) if chosen.name == "batch" else _events(world, on_round, on_trace)
+    with _threads(1 if chosen.name == "batch" else world.peers):
+        ran = _batch(batched, on_round) if chosen.name == "batch" else _events(world, on_round, on_trace)
         alone = np.empty((0, world.peers))
         if scenario.output.alone:
             note("the same without gossip, to compare")
-            alone = _alone(world)
+            alone = _alone(batched, masks_of(world) if chosen.name == "batch" else Masks())
     return Result(ran.parameters, _record(scenario, world, chosen, ran, alone, perf_counter() - began))
 
 
@@ -67,6 +83,7 @@ def choose(world: World, asked: str, is_traced: bool = False) -> Engine:
     obstacle = _batch_obstacle(world, is_traced)
     match asked:
         case "events":
+            _refuse_schedule(world, "engine: peers of the event engine keep their links")
             return Engine("events", "as asked")
         case "batch":
             if obstacle is not None:
@@ -74,24 +91,33 @@ def choose(world: World, asked: str, is_traced: bool = False) -> Engine:
             return Engine("batch", "as asked")
         case "auto":
             if obstacle is not None:
+                _refuse_schedule(world, f"topology: the batched engine {obstacle}, and those of the other keep their links")
                 return Engine("events", f"the batched engine {obstacle}")
-            if world.peers > EVENTS_PEERS_MAX:
-                return Engine("batch", f"{world.peers} peers, over {EVENTS_PEERS_MAX}, on a network without delay or loss")
-            return Engine("events", f"{world.peers} peers, at most {EVENTS_PEERS_MAX}")
+            if world.schedule is not None:
+                return Engine("batch", "links that are others every round")
+            is_perfect = world.churn.is_calm and not world.faults and world.network.loss == 0
+            most, network = (EVENTS_PEERS_MAX, "on a network without delay or loss") if is_perfect else IMPERFECT
+            if world.peers > most:
+                return Engine("batch", f"{world.peers} peers, over {most}, {network}")
+            return Engine("events", f"{world.peers} peers, at most {most}")
         case _:
             raise Failure("bad_configuration", f"engine: there is no engine {asked!r}.", "There are auto, events and batch.")
+
+
+def _refuse_schedule(world: World, why: str) -> None:
+    if world.schedule is not None:
+        hint = "Name a graph, such as exponential, or give the batched engine what it knows."
+        raise Failure("bad_configuration", f"{why}, and this topology has others every round.", hint)
 
 
 def _batch_obstacle(world: World, is_traced: bool) -> str | None:
     obstacles = {
         "knows rounds only, not gossip.mode = async": world.gossip.mode == "async",
         "sends nothing that network.latency could delay": world.network.latency != 0,
-        "knows no churn": not world.churn.is_calm,
-        "knows no faults": bool(world.faults),
+        f"knows no faults but {', '.join(FAULTS)}": any(fault.kind not in FAULTS for fault in world.faults),
         "sends nothing that network.bandwidth, duplicate or reorder could touch": world.network.bandwidth is not None
         or world.network.duplicate > 0
         or world.network.reorder > 0,
-        "sends nothing that network.loss could lose": world.network.loss > 0,
         "has no events to trace": is_traced,
     }
     return next((obstacle for obstacle, holds in obstacles.items() if holds), None)
@@ -159,11 +185,46 @@ def _seconds(given: float | str) -> str:
     return given if isinstance(given, str) else f"{given:.3g} s"
 
 
-def _batch(world: World, on_round: OnRound | None) -> _Ran:
-    outcome = _run_batch(world, world.weights, on_round)
+@dataclass(frozen=True, slots=True)
+class _Batched:
+    """How the batched engine runs a world."""
+
+    world: World
+    settings: str
+    device: str
+    folder: Path | None
+    checkpoint_every: int
+    note: Callable[[str], None]
+
+    def run(self, name: str, weights: Rows | Schedule | None, masks: Masks, on_round: OnRound | None = None) -> BatchOutcome:
+        world = self.world
+        file = None if self.folder is None else self.folder / f"{name}.safetensors"
+        return run_batch(
+            world.task,
+            world.peers,
+            world.training,
+            world.codec,
+            world.limits,
+            weights,
+            world.rounds,
+            world.seed,
+            world.evaluate_every,
+            None if on_round is None else lambda row, accuracy, loss, distance: on_round(row, accuracy),
+            masks=masks,
+            device=self.device,
+            checkpoint=None if file is None else Checkpoint(file, self.checkpoint_every, self.settings),
+            on_note=self.note,
+        )
+
+
+def _batch(batched: _Batched, on_round: OnRound | None) -> _Ran:
+    world, masks = batched.world, masks_of(batched.world)
+    outcome = batched.run("together", world.schedule or world.weights, masks, on_round)
     steps = np.array([steps_per_round(world.training, int(samples)) for samples in world.samples])
     update_bytes = CODECS[world.codec.kind]().payload_bytes(outcome.parameters.shape[1])
-    sent, received = traffic(world, update_bytes, steps)
+    sent, received = traffic(world, update_bytes, steps, masks)
+    updates_sent, updates_applied = update_counts(world, masks)
+    missing = "" if masks.is_empty else " Peers come and go, and messages are lost, by whole rounds."
     return _Ran(
         parameters=outcome.parameters,
         accuracy=outcome.accuracy,
@@ -171,37 +232,30 @@ def _batch(world: World, on_round: OnRound | None) -> _Ran:
         consensus_distance=outcome.consensus_distance,
         bytes_sent=sent,
         bytes_received=received,
-        updates_sent=[world.rounds * len(world.send_to(i)) for i in range(world.peers)],
-        updates_applied=[world.rounds * len(row.keys() - {i}) for i, row in enumerate(world.weights)],
+        updates_sent=updates_sent,
+        updates_applied=updates_applied,
         rejected=[{}] * world.peers,
-        abstracts="All peers are computed as one array and nothing is sent: no message is late or lost, and bytes are those "
-        "that the messages would have." + _fallback(outcome),
+        abstracts="All peers are computed as one array and nothing is sent: no message is late, and bytes are those "
+        "that the messages would have." + missing + _fallback(outcome),
+        marks=_marks(world),
     )
 
 
-def _alone(world: World) -> Float:
+def _marks(world: World) -> tuple[Mark, ...]:
+    """When faults begin and end, in rounds."""
+    found = [(fault.at, fault.text) for fault in world.faults]
+    found += [(fault.heal, f"end of {fault.text}") for fault in world.faults if fault.heal is not None]
+    return tuple(Mark(time / world.round_s if world.round_s else 0.0, text) for time, text in sorted(found))
+
+
+def _alone(batched: _Batched, masks: Masks) -> Float:
     """Accuracy without gossip; nothing where that diverges, which is no reason to lose what was learned together."""
     try:
-        return _run_batch(world, None, None).accuracy
+        return batched.run("alone", None, masks).accuracy
     except Failure as failure:
         if failure.code != "diverged":
             raise
-        return np.empty((0, world.peers))
-
-
-def _run_batch(world: World, weights: Sequence[Mapping[int, float]] | None, on_round: OnRound | None) -> BatchOutcome:
-    return run_batch(
-        world.task,
-        world.peers,
-        world.training,
-        world.codec,
-        world.limits,
-        weights,
-        world.rounds,
-        world.seed,
-        world.evaluate_every,
-        None if on_round is None else lambda row, accuracy, loss, distance: on_round(row, accuracy),
-    )
+        return np.empty((0, batched.world.peers))
 
 
 def _fallback(outcome: BatchOutcome | EventsOutcome) -> str:

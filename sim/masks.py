@@ -6,11 +6,16 @@ as it does in a live peer.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from p2pfl.learning.streams import philox
+from sim import churn
+
+if TYPE_CHECKING:
+    from sim.world import World
 
 Whole = NDArray[np.int64]
 Truth = NDArray[np.bool_]
@@ -48,18 +53,46 @@ class Masks:
         """[peers]: who carries out the `Learn` of this round. Round R, after the last, is for those of round R - 1."""
         return np.ones(peers, dtype=bool) if self.away is None else ~self.away[min(round, len(self.away) - 1)]
 
+    def is_sent(self, round: int, senders: Whole, receivers: Whole, peers: int) -> Truth:
+        """[edges]: whether an update is sent over this edge in this round to somebody who is there to mix it."""
+        sent = self.up(round, peers)[senders] & self.up(round + 1, peers)[receivers]
+        for cut in self.cuts:
+            if cut.begin <= round < cut.end:
+                sent &= ~cut.stops(senders, receivers)
+        return sent
+
     def arrives(self, round: int, senders: Whole, receivers: Whole, peers: int, seed: int) -> Truth:
-        """[edges]: whether the update that is sent over this edge in this round is mixed after it.
+        """[edges]: whether it is not lost either, and so is mixed after this round.
 
         Losses are drawn edge by edge, in the order given, from a stream of (seed, round).
         """
-        arrives = self.up(round, peers)[senders] & self.up(round + 1, peers)[receivers]
-        if self.loss:
-            arrives &= philox(seed, 0, "loss", round).random(len(senders)) >= self.loss
-        for cut in self.cuts:
-            if cut.begin <= round < cut.end:
-                arrives &= ~cut.stops(senders, receivers)
-        return arrives
+        arrives = self.is_sent(round, senders, receivers, peers)
+        return arrives & (philox(seed, 0, "loss", round).random(len(senders)) >= self.loss) if self.loss else arrives
+
+
+FAULTS = ("crash", "leave", "partition", "cut")
+"""The kinds of faults that are masks."""
+
+
+def masks_of(world: "World") -> Masks:
+    """What churn, losses and faults make missing. What happens in the middle of a round is what happens in the round."""
+    moments = (np.arange(world.rounds) + 0.5) * world.round_s
+    away = np.zeros((world.rounds, world.peers), dtype=bool) if world.churn.is_calm else churn.away(world)
+    cuts = []
+    for fault in world.faults:
+        begin = int(np.searchsorted(moments, fault.at))
+        end = world.rounds if fault.heal is None else int(np.searchsorted(moments, fault.heal))
+        match fault.kind:
+            case "partition":
+                cuts.append(Cut(begin, end, partition(fault.groups, world.peers)))
+            case "cut":
+                sending, receiving = fault.groups
+                cuts.append(Cut(begin, end, one_way(sending, receiving, world.peers)))
+            case "crash" | "leave":
+                away[begin:end, list(fault.peers)] = True
+            case _:
+                raise AssertionError(f"{fault.kind} is no mask")
+    return Masks(away if away.any() else None, world.network.loss, tuple(cuts))
 
 
 def partition(groups: Sequence[Iterable[int]], peers: int) -> Callable[[Whole, Whole], Truth]:

@@ -4,7 +4,10 @@ Every size is that of the encoded message, so that it equals what the event engi
 in a header vary in length; what has the same lengths is encoded once.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,49 +16,95 @@ from p2pfl.protocol import wire
 from p2pfl.protocol.envelope import sealed_length
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.inbox import CREDIT_CHUNKS
+from sim.masks import Masks
 from sim.world import World
 
 Float = NDArray[np.float64]
 Whole = NDArray[np.int64]
 
 
-def traffic(world: World, update_bytes: int, local_steps: Whole) -> tuple[Float, Float]:
+def traffic(world: World, update_bytes: int, local_steps: Whole, masks: Masks | None = None) -> tuple[Float, Float]:
     """(sent, received), each cumulative [rounds + 1, peers]: row r is what a peer has sent, or what was sent to it, when it has
-    mixed r times. local_steps: [peers]."""
-    readers = np.array([len(world.send_to(i)) for i in range(world.peers)])
-    senders = [[j for j in world.weights[i] if j != i] for i in range(world.peers)]
-    contacts = np.array([len({*world.send_to(i), *senders[i]}) for i in range(world.peers)])
+    mixed r times. local_steps: [peers]. Where peers are away or links cut, their finding each other again is not counted."""
+    met: set[tuple[int, int]] = set()
+    sent, received = [], []
+    for round, links in enumerate(_rounds(world, masks or Masks())):
+        if round == 0 or world.schedule is not None:
+            met |= set(zip(*np.sort([links.senders, links.receivers], axis=0).tolist(), strict=True))
+        ages = (round + 1) * local_steps
+        readers = links.count(links.senders, links.goes)
+        update = _offers(readers, np.int64(round), ages, world.samples, update_bytes) + _chunks(update_bytes)  # to one reader
+        credit = _credits(update_bytes)
+        heard = np.bincount(links.receivers[links.arrives], update[links.senders[links.arrives]], world.peers)
+        sent.append(update * readers + credit * links.count(links.receivers, links.arrives))
+        received.append(heard + credit * links.count(links.senders, links.arrives))
+    contacts = np.bincount([end for pair in met for end in pair], minlength=world.peers)
     greetings = (_hello(True) + _hello(False)) * contacts  # one asks, one answers, on every link and either way
-    rounds = np.arange(world.rounds)[:, None]
-    ages = (rounds + 1) * local_steps
-    update = _offers(readers, rounds, ages, world.samples, update_bytes) + _chunks(
-        update_bytes
-    )  # [rounds, peers], to one reader
-    granted = _credits(update_bytes) * np.array([len(row) for row in senders])
-    heard = np.stack([update[:, row].sum(axis=1) for row in senders], axis=1)
-    answered = _credits(update_bytes) * readers
-    return _cumulative(greetings, update * readers + granted), _cumulative(greetings, heard + answered)
+    return _cumulative(greetings, sent), _cumulative(greetings, received)
 
 
-def _cumulative(first: Whole, each: Whole) -> Float:
-    rows = np.concatenate([first[None], each]).astype(np.float64)
-    total: Float = np.cumsum(rows, axis=0)
+def update_counts(world: World, masks: Masks | None = None) -> tuple[list[int], list[int]]:
+    """The updates that every peer sends to its readers in the run, and those that it mixes."""
+    sent, mixed = np.zeros((2, world.peers), dtype=np.int64)
+    for links in _rounds(world, masks or Masks()):
+        sent += links.count(links.senders, links.goes)
+        mixed += links.count(links.receivers, links.arrives)
+    return sent.tolist(), mixed.tolist()
+
+
+@dataclass(frozen=True, slots=True)
+class _Links:
+    """The directed links of one round, each [edges]: from whom to whom, whether an update is sent and whether it arrives."""
+
+    peers: int
+    senders: Whole
+    receivers: Whole
+    goes: NDArray[np.bool_]
+    arrives: NDArray[np.bool_]
+
+    def count(self, ends: Whole, which: NDArray[np.bool_]) -> Whole:
+        """How many of these links every peer is at this end of: [peers]."""
+        return np.bincount(ends[which], minlength=self.peers)
+
+
+def _rounds(world: World, masks: Masks) -> Iterator[_Links]:
+    senders, receivers = _edges(world.rows(0))
+    for round in range(world.rounds):
+        if world.schedule is not None:
+            senders, receivers = _edges(world.rows(round))
+        goes = masks.is_sent(round, senders, receivers, world.peers)
+        arrives = masks.arrives(round, senders, receivers, world.peers, world.seed)
+        yield _Links(world.peers, senders, receivers, goes, arrives)
+
+
+def _edges(rows: Sequence[Mapping[int, float]]) -> tuple[Whole, Whole]:
+    """(senders, receivers), in the order in which the batched engine draws losses."""
+    pairs = np.array([(j, i) for i, row in enumerate(rows) for j in sorted(row) if j != i], dtype=np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _cumulative(first: Whole, each: Sequence[NDArray[Any]]) -> Float:
+    total: Float = np.cumsum(np.stack([first, *each]).astype(np.float64), axis=0)
     return total
 
 
-def _offers(readers: Whole, rounds: Whole, ages: Whole, samples: Whole, length: int) -> Whole:
-    """Bytes of the offers [rounds, peers]: an update's sequence number and step are the round it is of."""
-    kinds = np.broadcast_arrays(readers, _narrowest(rounds), _narrowest(ages), _narrowest(samples))
-    flat, where = np.unique(np.stack([kind.ravel() for kind in kinds]), axis=1, return_inverse=True)
-    sizes = np.array([_offer(*map(int, kind), length) for kind in flat.T])
+def _offers(readers: Whole, round: np.int64, ages: Whole, samples: Whole, length: int) -> Whole:
+    """Bytes of the offers of a round [peers]: an update's sequence number and step are the round it is of."""
+    kinds = np.broadcast_arrays(readers, _narrowest(round), _narrowest(ages), _narrowest(samples))
+    number = np.ravel_multi_index([np.searchsorted(LEAST, kind) for kind in kinds[1:]], (len(LEAST),) * 3)
+    number += kinds[0] * len(LEAST) ** 3  # one whole number a kind: rows would take a hundred times as long to sort
+    _, example, where = np.unique(number, return_index=True, return_inverse=True)
+    sizes = np.array([_offer(*(int(kind.flat[place]) for kind in kinds), length) for place in example])
     offers: Whole = sizes[where].reshape(ages.shape)
     return offers
 
 
-def _narrowest(numbers: Whole) -> Whole:
+def _narrowest(numbers: Whole | np.int64) -> Whole:
     """The least whole number that msgpack writes in as many bytes."""
-    least = np.array([0, 1 << 7, 1 << 8, 1 << 16, 1 << 32])
-    return least[np.searchsorted(least, numbers, side="right") - 1]
+    return LEAST[np.searchsorted(LEAST, numbers, side="right") - 1]
+
+
+LEAST = np.array([0, 1 << 7, 1 << 8, 1 << 16, 1 << 32])
 
 
 @cache

@@ -109,7 +109,7 @@ def test_auto_takes_the_batched_engine_for_many_peers_on_a_perfect_network(setti
 
 @pytest.mark.parametrize(
     ("settings", "key"),
-    [({"mode": "async"}, "gossip.mode"), ({"latency": 0.1}, "network.latency"), ({"loss": 0.1}, "network.loss")],
+    [({"mode": "async"}, "gossip.mode"), ({"latency": 0.1}, "network.latency"), ({"duplicate": 0.1}, "duplicate")],
 )
 def test_the_batched_engine_refuses_what_it_cannot_do(settings: dict[str, Any], key: str) -> None:
     with pytest.raises(Failure, match=key):
