@@ -55,6 +55,8 @@ class Journal:
         if now - since < QUIET_S:
             self._said[who, text] = (since, hushed + 1)
             return
+        # What was told once and is over need not be remembered: texts differ, and a node runs for months.
+        self._said = {key: told for key, told in self._said.items() if told[1] or now - told[0] < QUIET_S}
         self._said[who, text] = (now, 0)
         line = {"time": time.time(), "kind": kind, "text": text}
         if who:

@@ -86,6 +86,15 @@ def test_a_liar_gets_one_line_of_the_log_however_often_it_lies(tmp_path: Path) -
     assert len(said) == 3
 
 
+def test_a_journal_remembers_only_what_may_still_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "metrics.jsonl", tmp_path / "log.jsonl", {}, lambda _said: None)
+    for k in range(1000):
+        monkeypatch.setattr("node.journal.time.monotonic", lambda k=k: 60.0 * k)
+        journal.incident("learn_failed", f"training diverged: a parameter of {k} is over max_abs")
+    assert len(journal._said) == 1
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1000
+
+
 def test_a_journal_that_can_not_be_written_is_silent(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "no" / "metrics", tmp_path / "no" / "log", {}, lambda _said: None)
     journal.incident("degraded", "there is no such folder")
