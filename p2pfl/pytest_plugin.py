@@ -50,7 +50,7 @@ def federation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Calla
     def made(**settings: Any) -> Any:
         chosen = {**DEFAULTS, **settings}
         chosen["seed"] += later
-        carry_out = really if request.config.getoption("--p2pfl-real") else rehearsal.simulated
+        carry_out = really if request.config.getoption("--p2pfl-real") else import_module("sim.engine").run
         return rehearsal.Rehearsal(carry_out=carry_out, on_run=ran.append, **chosen)
 
     def really(scenario: Any) -> Any:
@@ -97,5 +97,5 @@ def _really(scenario: Any, directory: Path) -> Any:
     kills = {peer: fault.at for fault in scenario.fault for peer in fault.peers}
     pace_s = import_module("sim.rehearsal").ROUND_S if kills else 0.0
     sections = {name: getattr(scenario, name) for name in OF_A_NETWORK}
-    rehearse = import_module("node.rehearsal").rehearse
-    return rehearse(scenario.title, scenario.peers, sections, kills, pace_s, directory)
+    rehearse, result = import_module("node.rehearsal").rehearse, import_module("sim.result").Result
+    return result(*rehearse(scenario.title, scenario.peers, sections, kills, pace_s, directory))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
@@ -75,7 +75,7 @@ def run(
         if scenario.output.alone:
             note("the same without gossip, to compare")
             alone = _alone(batched, masks_of(world) if chosen.name == "batch" else Masks())
-    return Result(ran.parameters, _record(scenario, world, chosen, ran, alone, perf_counter() - began))
+    return Result(ran.parameters, _record(scenario, world, chosen, ran, alone, perf_counter() - began), ran.events)
 
 
 def choose(world: World, asked: str, is_traced: bool = False) -> Engine:
@@ -150,6 +150,8 @@ class _Ran:
     rejected: Sequence[Mapping[str, int]]
     abstracts: str
     marks: tuple[Mark, ...] = ()
+    up: NDArray[np.bool_] = field(default_factory=lambda: np.empty((0, 0), dtype=np.bool_))
+    events: int = 0
     finished: Sequence[bool] | None = None  # None is everybody
 
 
@@ -171,6 +173,8 @@ def _events(world: World, on_round: OnRound | None, on_trace: OnTrace | None) ->
         f"{_seconds(world.compute.step_s if world.compute.step_s is not None else world.step_s.median)}. "
         f"{outcome.events:,} events in {outcome.virtual_s:.3g} s of virtual time." + _fallback(outcome),
         marks=outcome.marks,
+        up=outcome.up,
+        events=outcome.events,
         finished=outcome.finished,
     )
 
@@ -297,6 +301,7 @@ def _record(scenario: Scenario, world: World, engine: Engine, ran: _Ran, alone: 
         labels=tuple(world.task.labels),
         label_counts=world.label_counts,
         marks=ran.marks,
+        up=ran.up,
     )
 
 

@@ -18,10 +18,8 @@ from typing import Any
 
 import numpy as np
 from numpy.ma import MaskedArray
-from numpy.typing import NDArray
 
 from p2pfl.failure import Failure
-from p2pfl.report.record import RunRecord
 from sim.engine import run
 from sim.result import Result
 from sim.scenario import ROUNDS_MAX, Scenario
@@ -47,21 +45,15 @@ class Rehearsed(Result):
         return np.ma.masked_invalid(self.record.loss)
 
 
-CarryOut = Callable[[Scenario], tuple[NDArray[np.float32], RunRecord]]
-"""Runs a scenario: returns the peers' last vectors and the record."""
-
-
-def simulated(scenario: Scenario) -> tuple[NDArray[np.float32], RunRecord]:
-    """In virtual time."""
-    result = run(scenario)
-    return result.parameters, result.record
+CarryOut = Callable[[Scenario], Result]
+"""How a scenario is run: in virtual time (`sim.run`), or really."""
 
 
 class Rehearsal:
     """The scenario, and what is to happen in it. `on_run` hears of every scenario before it is carried out."""
 
     def __init__(
-        self, *, carry_out: CarryOut = simulated, on_run: Callable[[Scenario], None] = lambda _: None, **settings: Any
+        self, *, carry_out: CarryOut = run, on_run: Callable[[Scenario], None] = lambda _: None, **settings: Any
     ) -> None:
         self._settings = settings
         self._faults: list[Mapping[str, Any]] = list(settings.pop("fault", ()))
@@ -81,7 +73,8 @@ class Rehearsal:
         scenario = self._scenario({} if rounds is None else {"rounds": rounds})
         world_of(scenario)  # whatever can't be is refused here, for real processes too
         self._on_run(scenario)
-        return Rehearsed(*self._carry_out(scenario))
+        result = self._carry_out(scenario)
+        return Rehearsed(result.parameters, result.record, result.events)
 
     def _rounds(self, until: float) -> int:
         if not until > 0:

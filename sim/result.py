@@ -19,6 +19,8 @@ class Result:
 
     parameters: NDArray[np.float32] = field(repr=False)
     record: RunRecord = field(repr=False)
+    events: int = 0
+    """That the event engine handled; 0 of the batched engine."""
 
     @property
     def accuracy(self) -> Float:
@@ -39,6 +41,12 @@ class Result:
     def consensus_distance(self) -> Float:
         """[rounds + 1], sqrt(mean_i ||x_i - mean x||^2)."""
         return self.record.consensus_distance
+
+    @property
+    def up(self) -> NDArray[np.bool_]:
+        """[rounds, peers], who was up in which round."""
+        up, (rows, peers) = self.record.up, self.record.accuracy.shape
+        return up if up.size else np.ones((max(rows - 1, 0), peers), dtype=np.bool_)
 
     @property
     def bytes_sent(self) -> NDArray[np.int64]:

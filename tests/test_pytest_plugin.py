@@ -33,7 +33,8 @@ def test_who_is_killed_is_masked_and_who_is_restarted_is_back(pytester: pytest.P
             assert r.accuracy[-1].mask.tolist() == [False, True, False, False, False]
             assert r.accuracy[-1].min() > r.accuracy[0].max()
             assert r.consensus_distance[-1] < 10
-            assert "crash 1,3" in [mark.text for mark in r.record.marks]
+            assert [mark.text for mark in r.record.marks] == ["crash 1,3", "restart 3"]
+            assert r.up.all(axis=0).tolist() == [True, False, True, False, True] and r.events > 100
     """)
     pytester.runpytest_subprocess(*plugin).assert_outcomes(passed=1)
 
