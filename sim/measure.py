@@ -60,9 +60,9 @@ class Measures:
         if row >= self._reported:
             self.consensus_distance[row] = self._rows[row].joined(mixed.astype(np.float64))
         self._reached[peer] = row
-        if row > self._begun:
-            self.up[self._begun : row] = self._is_up
-            self._begun = row
+        if row >= self._begun:  # the first who ends it
+            self.up[self._begun : row + 1] = self._is_up
+            self._begun = row + 1
         self._report()
 
     def came(self, peer: int) -> None:
@@ -76,8 +76,8 @@ class Measures:
 
     @property
     def round(self) -> float:
-        """The row that half of those who are up have reached."""
-        return float(max(0, np.median(self._reached[self._is_up]))) if self._is_up.any() else float(self._begun)
+        """Which the first of the peers is in: the same that `up` counts by."""
+        return float(self._begun)
 
     def _report(self) -> None:
         awaited = self._reached[self._is_up]
