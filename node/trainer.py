@@ -22,6 +22,7 @@ from node.orders import (
     LearnRefused,
     Load,
     Loaded,
+    ModelWritten,
     Order,
     Prepare,
     Ready,
@@ -30,6 +31,7 @@ from node.orders import (
     SaveFailed,
     Unready,
     UseArena,
+    WriteModel,
     order_from,
     to_message,
 )
@@ -74,6 +76,7 @@ class Trainer:
         self._state: Any = None
         self._undelivered: Any = None
         self._answered = 0
+        self._layout: tuple[tuple[str, tuple[int, ...]], ...] = ()
         self._record: Record | None = None
 
     def carry_out(self, order: Order) -> Answer | None:
@@ -90,16 +93,23 @@ class Trainer:
             case Save(path, delivered):
                 self._adopt(delivered)
                 return self._save(path)
+            case WriteModel(path, delivered):
+                self._adopt(delivered)
+                return self._write_model(path)
             case _:
                 assert_never(order)
 
     def _prepare(self, order: Prepare) -> Ready | Unready:
+        from p2pfl.task_file import blamed
+
         try:
             task, model, learner = learner_of(order)
-            self._state = learner.first()
+            with blamed(f"the task {order.task['name']}"):
+                self._state = learner.first()  # of its own, where asked for: model() is called again
         except Failure as failure:
             return _unready(failure)
         self._learner = learner
+        self._layout = tuple((slot.name, slot.shape) for slot in model.layout.slots)
         if order.record:
             self._record = Record(Path(order.record), order.record_row_max)
         return Ready(
@@ -108,7 +118,7 @@ class Trainer:
             samples=learner.samples,
             local_steps=learner.local_steps,
             dimension=learner.dimension,
-            layout=tuple((slot.name, slot.shape) for slot in model.layout.slots),
+            layout=self._layout,
             labels=tuple(map(str, task.labels)),
             label_counts=tuple(map(float, learner.label_counts())),
             pid=os.getpid(),
@@ -153,6 +163,15 @@ class Trainer:
         except OSError as error:
             return SaveFailed(path, error.strerror or str(error))
         return Saved(path, digest(data))
+
+    def _write_model(self, path: str) -> ModelWritten:
+        from node.model_file import model_file
+
+        try:
+            write_durably(Path(path), model_file(self._state.vector, self._layout))
+        except OSError as error:
+            return ModelWritten(path, error.strerror or str(error))
+        return ModelWritten(path, "")
 
     def _load(self, path: str) -> Loaded | Unready:
         from safetensors.numpy import load_file

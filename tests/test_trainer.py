@@ -162,6 +162,18 @@ def test_a_task_that_can_not_be_is_a_failure_for_the_operator(
     assert answer.message and "\n" not in answer.message
 
 
+def test_a_model_that_can_be_made_only_once_is_a_failure_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = "import p2pfl, torch\nx = torch.ones(4, 1)\nmodels = [torch.nn.Linear(1, 1)]\n"
+    (tmp_path / "once.py").write_text(once + "task = p2pfl.Task(model=models.pop, data=lambda peer: ((x, x), (x, x)))\n")
+    monkeypatch.chdir(tmp_path)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        order = replace(PREPARE, task={"name": "once.py:task"}, training={"initial": "own"})
+        answer = Trainer(Channel(theirs)).carry_out(order)
+    assert isinstance(answer, Unready)
+    assert "IndexError" in answer.message and "\n" not in answer.message
+
+
 def test_its_process_leaves_signals_to_the_network_process_and_ends_with_its_channel() -> None:
     ours, theirs = socket.socketpair()
     process = processes.start("node.trainer", theirs.fileno())

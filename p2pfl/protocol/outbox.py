@@ -22,7 +22,7 @@ class Boot:
 
 
 @dataclass(slots=True)
-class Own:
+class OwnUpdate:
     """One of the peer's own updates: its key, its ciphertext once it is sealed, and how far each reader got."""
 
     ticket: int
@@ -55,7 +55,7 @@ class Outbox:
         self._boot = boot
         self._entropy = entropy
         self._seq = 0
-        self._updates: list[Own] = []
+        self._updates: list[OwnUpdate] = []
         self._sealing: dict[int, Payload] = {}
 
     @property
@@ -67,11 +67,11 @@ class Outbox:
         """Take an encoded vector and ask for it to be sealed under a fresh key."""
         key = self._entropy.draw(envelope.KEY_BYTES)
         self._updates = [u for u in self._updates if u.step == step or (u.step == self._latest and not u.is_delivered)]
-        self._updates.append(Own(ticket, step, part, age, key, outgoing.payload.length, outgoing.readers))
+        self._updates.append(OwnUpdate(ticket, step, part, age, key, outgoing.payload.length, outgoing.readers))
         self._sealing[ticket] = outgoing.payload
         return [Seal(ticket, outgoing.payload, key)]
 
-    def sealed(self, event: Sealed) -> tuple[Own | None, list[Effect]]:
+    def sealed(self, event: Sealed) -> tuple[OwnUpdate | None, list[Effect]]:
         """The ciphertext is there; the plain payload can go. None if the update was let go meanwhile."""
         released: list[Effect] = [Release(self._sealing.pop(event.ticket))]
         update = next((u for u in self._updates if u.ticket == event.ticket), None)
@@ -82,17 +82,17 @@ class Outbox:
         update.chunks_digest = envelope.chunks_digest(update.length, update.digests)
         return update, released
 
-    def newest(self) -> list[Own]:
+    def newest(self) -> list[OwnUpdate]:
         """This step's sealed updates."""
         return [u for u in self._updates if u.step == self._latest and u.chunks]
 
-    def offer(self, update: Own, readers: Iterable[PeerId], ledger: Ledger) -> list[Effect]:
+    def offer(self, update: OwnUpdate, readers: Iterable[PeerId], ledger: Ledger) -> list[Effect]:
         """Offer to these readers, under one signature for every `READERS_MAX`; a short update rides along with its offer."""
         everyone = sorted(readers)
         groups = [tuple(everyone[i : i + wire.READERS_MAX]) for i in range(0, len(everyone), wire.READERS_MAX)]
         return [send for group in groups for send in self._offer(update, group, ledger)]
 
-    def _offer(self, update: Own, addressed: tuple[PeerId, ...], ledger: Ledger) -> list[Effect]:
+    def _offer(self, update: OwnUpdate, addressed: tuple[PeerId, ...], ledger: Ledger) -> list[Effect]:
         header = wire.Header(
             network=self._charter.network_id,
             charter=self._charter.digest,

@@ -48,7 +48,7 @@ from p2pfl.protocol.events import (
 from p2pfl.protocol.inbox import Inbox
 from p2pfl.protocol.ledger import Ledger
 from p2pfl.protocol.neighbors import Neighbors
-from p2pfl.protocol.outbox import Boot, Outbox, Own
+from p2pfl.protocol.outbox import Boot, Outbox, OwnUpdate
 from p2pfl.protocol.randomness import Choices, Entropy
 from p2pfl.protocol.round import Plan, Waits, age_weights
 from p2pfl.protocol.window import ReplayWindow
@@ -416,7 +416,7 @@ class Peer:
             effects += self._outbox.offer(update, ready, self.ledger)
         return effects + self._end_wait_if_over(now)
 
-    def _readers_of(self, update: Own) -> tuple[PeerId, ...]:
+    def _readers_of(self, update: OwnUpdate) -> tuple[PeerId, ...]:
         return self._plan(update.step).send_to if update.readers is None else update.readers
 
     def _everyone_near(self) -> list[PeerId]:
