@@ -4,6 +4,7 @@ identity        its secret keys, readable by nobody else
 boot            the boot epoch of its newest start
 checkpoints/    the newest two states of model and peer
 metrics.jsonl   one line a round          log.jsonl   one line an incident
+model.safetensors   its model when it ended, as named tensors
 """
 
 import fcntl
@@ -31,6 +32,10 @@ class NodeDirectory:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
 
     @property
     def metrics(self) -> Path:

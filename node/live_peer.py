@@ -10,7 +10,7 @@ from node.arena import Arena, Slot
 from node.checkpoint import Checkpoints
 from node.entropy import instant
 from node.journal import Journal
-from node.orders import Answer, LearnAnswer, LearnOrder, LearnRefused, Save, Saved, SaveFailed
+from node.orders import Answer, LearnAnswer, LearnOrder, LearnRefused, ModelWritten, Save, Saved, SaveFailed, WriteModel
 from node.sealing import Sealing
 from node.trainer_process import TrainerDied, TrainerProcess
 from p2pfl.protocol.errors import Reason
@@ -51,7 +51,8 @@ class LinkSet(Protocol):
 
 
 class LivePeer:
-    """Drives `peer`; `finished` is set to its last step when it is done and everything it asked for is durable and sent."""
+    """Drives `peer`; `finished` is set to its last step when it is done, everything it asked for is durable and
+    sent, and its model is where its owner looks for it."""
 
     def __init__(
         self,
@@ -62,8 +63,10 @@ class LivePeer:
         arena: Arena,
         checkpoints: Checkpoints,
         journal: Journal,
+        model: Path,
         pace_s: float,
     ) -> None:
+        """`model` is where the model goes at the end."""
         self._loop = loop
         self._peer = peer
         self._links = links
@@ -71,6 +74,7 @@ class LivePeer:
         self._arena = arena
         self._checkpoints = checkpoints
         self._journal = journal
+        self._model = model
         self._pace_s = pace_s
         self._sealing = Sealing(loop, arena, self.tell)
         self._events: deque[Event] = deque()
@@ -83,6 +87,8 @@ class LivePeer:
         self._persisting: dict[str, Persist] = {}
         self._held: list[Send] = []
         self._finished_step: int | None = None
+        self._is_leaving = False
+        self.has_left_model = False
         self.finished: asyncio.Future[int] = loop.create_future()
 
     def tell(self, event: Event) -> None:
@@ -112,6 +118,8 @@ class LivePeer:
                 self._saved(path, digest)
             case SaveFailed(path, reason):
                 self._not_durable(path, reason)
+            case ModelWritten(_, failure):
+                self._model_written(failure)
             case TrainerDied():
                 self._trainer_died()
             case _:
@@ -232,6 +240,8 @@ class LivePeer:
             self._not_durable(path, "the trainer died")
         if self._learn is not None and self._outgoing_slot is not None:
             self._learn_failed(self._learn.step, "the trainer died")
+        if self._is_leaving and not self.finished.done():
+            self._model_written("the trainer died")
 
     # ---- durability -----------------------------------------------------------------------------------------------------
 
@@ -270,8 +280,20 @@ class LivePeer:
             self._finish_when_durable()
 
     def _finish_when_durable(self) -> None:
-        if self._finished_step is not None and not self._persisting and not self.finished.done():
-            self.finished.set_result(self._finished_step)
+        if self._finished_step is None or self._persisting or self._is_leaving:
+            return
+        self._is_leaving = True
+        if self._trainer.is_up:
+            self._trainer.order(WriteModel(str(self._model)))
+        else:
+            self._model_written("there is no trainer to write it")
+
+    def _model_written(self, failure: str) -> None:
+        assert self._finished_step is not None
+        self.has_left_model = not failure
+        if failure:
+            self._journal.incident("model_not_written", failure)
+        self.finished.set_result(self._finished_step)
 
     # ---- people ---------------------------------------------------------------------------------------------------------
 

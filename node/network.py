@@ -76,7 +76,9 @@ class Network:
                     self._tell(event)
                 step = await live.finished
             if self._parent is None:
-                print(f"ended after round {step}", file=sys.stderr)
+                print(f"ended after round {step}", file=sys.stderr, flush=True)
+                if live.has_left_model:
+                    print(f"model    {self._directory.model}", flush=True)
             self._say(("finished", live.counters()))
         except asyncio.CancelledError:
             if self._bug is not None:
@@ -125,7 +127,7 @@ class Network:
             SystemEntropy(),
             newest.state if newest is not None else None,
         )
-        live = LivePeer(loop, peer, links, trainer, arena, checkpoints, journal, setup.pace_s)
+        live = LivePeer(loop, peer, links, trainer, arena, checkpoints, journal, self._directory.model, setup.pace_s)
         stack.callback(live.close)
         return live
 

@@ -66,6 +66,14 @@ class Save:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteModel:
+    """Leave the delivered state's vector at this path as a model that others can use."""
+
+    path: str
+    delivered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """Answers `Prepare`. `layout` are names and shapes in the vector's order; `label_counts` is empty where targets are no
     classes."""
@@ -130,14 +138,22 @@ class SaveFailed:
     reason: str
 
 
-Order = Prepare | UseArena | Load | LearnOrder | Save
-Answer = Ready | Unready | Loaded | LearnAnswer | LearnRefused | Saved | SaveFailed
+@dataclass(frozen=True, slots=True)
+class ModelWritten:
+    """Answers `WriteModel`. `failure` is why the disk did not take it; "" where it did."""
+
+    path: str
+    failure: str
+
+
+Order = Prepare | UseArena | Load | LearnOrder | Save | WriteModel
+Answer = Ready | Unready | Loaded | LearnAnswer | LearnRefused | Saved | SaveFailed | ModelWritten
 
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(Prepare, UseArena, Load, LearnOrder, Save),
-        *(Ready, Unready, Loaded, LearnAnswer, LearnRefused, Saved, SaveFailed),
+        *(Prepare, UseArena, Load, LearnOrder, Save, WriteModel),
+        *(Ready, Unready, Loaded, LearnAnswer, LearnRefused, Saved, SaveFailed, ModelWritten),
     )
 }
 

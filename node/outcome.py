@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from node.local import LocalPeer, LocalRun
+from node.model_file import model_file
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.report.record import Float, Mark, PeerRecord, RunRecord
 
@@ -50,12 +50,7 @@ def write_mean_model(run: LocalRun, path: Path) -> None:
         raise Failure("learning_failed", f"{message}.", f"Check it: p2pfl task check {run.network.task.name}")
     finals = np.stack([mixed_vectors(peer)[-1] for peer in done])
     mean: NDArray[np.float32] = finals.mean(axis=0, dtype=np.float64).astype(np.float32)
-    tensors, offset = {}, 0
-    for name, shape in done[0].ready["layout"]:
-        size = int(np.prod(shape, dtype=np.int64))
-        tensors[name] = np.ascontiguousarray(mean[offset : offset + size].reshape(shape))
-        offset += size
-    save_file(tensors, path)
+    path.write_bytes(model_file(mean, done[0].ready["layout"]))
 
 
 def mixed_vectors(peer: LocalPeer) -> NDArray[np.float32]:

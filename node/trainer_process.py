@@ -27,6 +27,7 @@ from node.orders import (
     Save,
     Unready,
     UseArena,
+    WriteModel,
     answer_from,
     to_message,
 )
@@ -42,7 +43,7 @@ class TrainerDied:
 
 
 class TrainerProcess:
-    """`on_answer` gets every answer to a `LearnOrder` or `Save`, and `TrainerDied`."""
+    """`on_answer` gets every answer to a `LearnOrder`, `Save` or `WriteModel`, and `TrainerDied`."""
 
     def __init__(
         self,
@@ -81,8 +82,8 @@ class TrainerProcess:
         self._arena, self._checkpoints = arena, checkpoints
         await self._equipped()
 
-    def order(self, order: LearnOrder | Save) -> None:
-        """A Learn waits for a trainer; a Save needs what a dead trainer has lost, so it is only ordered when one is up."""
+    def order(self, order: LearnOrder | Save | WriteModel) -> None:
+        """A Learn waits for a trainer; the others need what a dead trainer has lost, so they are ordered when one is up."""
         if self.is_up:
             self._send(order)
         else:
@@ -139,7 +140,7 @@ class TrainerProcess:
 
     def _send(self, order: Order) -> None:
         assert self._channel is not None
-        if isinstance(order, LearnOrder | Save):
+        if isinstance(order, LearnOrder | Save | WriteModel):
             order = replace(order, delivered=self.delivered)
         self._channel.send(to_message(order))
 

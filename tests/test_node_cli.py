@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.nodes import children_of, network_of, p2pfl, reached, started
+from tests.nodes import children_of, line_with, network_of, p2pfl, reached, started
 
 HEAD = 'name = "wards"\nrounds = 100000\n[topology]\nkind = "path"\n[training]\nlocal_steps = 1\n[gossip]\nfloor_s = 0.5\n'
 
@@ -29,8 +29,8 @@ def test_a_node_that_was_stopped_goes_on_where_it_was_and_leaves_nothing_behind(
     theirs = children_of(a.pid)
     assert len(theirs) == 1
     a.send_signal(signal.SIGTERM)
-    a.communicate(timeout=60)
-    assert a.returncode == 143
+    assert str(wards / "a" / "model.safetensors") in a.communicate(timeout=60)[0]
+    assert (a.returncode, (wards / "a" / "model.safetensors").exists()) == (143, True)
     assert not any(psutil.pid_exists(pid) for pid in theirs)
 
     again = started("node", "start", "--dir", "a", "--network", "wards.toml", cwd=wards)  # its port is free again
@@ -50,6 +50,19 @@ def refused(wards: Path, *changes: str, network: str = "wards.toml") -> tuple[in
     lines = [line for line in ended.stderr.splitlines() if "listens at" not in line]
     assert len(lines) == 1 and ended.stdout == "", ended
     return ended.returncode, lines[0]
+
+
+@pytest.mark.net
+def test_a_node_leaves_a_model_that_is_as_good_as_its_last_line_says(tmp_path: Path) -> None:
+    network_of(["a", "b"], tmp_path, HEAD.replace("100000", "3").replace("local_steps = 1\n", "local_steps = 60\n"))
+    a, b = (started("node", "start", "--dir", name, "--network", "wards.toml", cwd=tmp_path) for name in "ab")
+    for process in (a, b):
+        line_with(process, "ended after round 3")
+        model = line_with(process, "model    ").split()[1]
+        process.communicate(timeout=60)
+        measured = p2pfl("model", "evaluate", model, "--task", "digits", "--json", cwd=tmp_path)
+        shown = json.loads((Path(model).parent / "metrics.jsonl").read_text().splitlines()[-1])
+        assert json.loads(measured.stdout)["data"]["accuracy"] == pytest.approx(shown["accuracy"])
 
 
 @pytest.mark.net
