@@ -30,6 +30,11 @@ class Agenda:
         heapq.heappush(self._heap, (time, priority, self._sequence, action))
         self._sequence += 1
 
+    @property
+    def next_time(self) -> float:
+        """Of the next planned action; now where nothing is planned."""
+        return self._heap[0][0] if self._heap else self.now
+
     def step(self) -> bool:
         """Go to the next planned action and do it; False when nothing is planned."""
         if not self._heap:

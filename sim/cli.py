@@ -4,6 +4,8 @@ import json
 import shlex
 import signal
 import sys
+from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -78,6 +80,28 @@ def run(
         print(_json(result, written))
     else:
         print(_table(result, written))
+
+
+@app.command(epilog="Example: p2pfl sim replay .p2pfl/runs/digits-7-001/trace.jsonl --until 12.5")
+def replay(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="The trace.jsonl of a run with --trace.")],
+    until: Annotated[float, typer.Option(metavar="T", min=0.0, help="Virtual seconds from the beginning. [the end]")] = inf,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Run a traced run again until a moment, check every line of it, and show what every peer was doing."""
+    from sim.replay import replay as replayed
+
+    moment = replayed(trace, until)
+    if as_json:
+        print(json.dumps({"schema_version": 1, "status": "ok", "data": asdict(moment)}, allow_nan=False))
+        return
+    print(f"at {moment.time:g} s: {moment.events:,} events, {moment.lines:,} lines as in the trace, seed {moment.seed}\n")
+    print(f"{'peer':<12}{'state':<10}{'step':>6}{'age':>8}{'held':>6}{'sent':>8}{'applied':>9}{'rejected':>10}")
+    for peer in moment.peers:
+        print(
+            f"{peer.name:<12}{peer.state:<10}{peer.step:>6}{peer.age:>8}{peer.held:>6}{peer.sent:>8}{peer.applied:>9}"
+            f"{peer.rejected:>10}"
+        )
 
 
 @app.command(epilog="Example: p2pfl sim check examples/churn.toml --set churn.rate=0.5")

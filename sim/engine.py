@@ -23,6 +23,7 @@ from sim.masks import FAULTS, Masks, masks_of
 from sim.mixing import Rows
 from sim.result import Result
 from sim.scenario import Scenario
+from sim.trace import header
 from sim.traffic import traffic, update_counts
 from sim.world import OnRound, OnTrace, World, world_of
 from topology import Schedule
@@ -68,8 +69,10 @@ def run(
         key = "device" if resume is None else "resume"
         raise Failure("bad_configuration", f"{key}: the event engine has none.", "Use the engine batch.")
     batched = _Batched(world, scenario.model_dump_json(), device, resume, checkpoint_every, note)
+    if on_trace is not None:
+        on_trace(header(scenario))
     began = perf_counter()
-    with _threads(1 if chosen.name == "batch" else world.peers):
+    with one_thread():
         ran = _batch(batched, on_round) if chosen.name == "batch" else _events(world, on_round, on_trace)
         alone = np.empty((0, world.peers))
         if scenario.output.alone:
@@ -124,11 +127,12 @@ def _batch_obstacle(world: World, is_traced: bool) -> str | None:
 
 
 @contextmanager
-def _threads(peers: int) -> Iterator[None]:
-    """One thread where few peers are computed at a time: with two, waking them took longer than the work (6 times longer for
-    examples/ring.toml on a busy machine of two cores). The live trainer has one as well."""
+def one_thread() -> Iterator[None]:
+    """One thread of torch's own. Few peers are computed at a time: with two, waking them took longer than the work (6 times
+    longer for examples/ring.toml on a busy machine of two cores); the batched engine divides many among threads of its own.
+    The live trainer has one as well, and the same run gives the same bytes on any number of cores."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if peers <= EVENTS_PEERS_MAX else before)
+    torch.set_num_threads(1)
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,8 +105,9 @@ class Federation:
         self.links = Links(self)
         self.invariants = Invariants(self)
 
-    def run(self) -> None:
-        """Start every peer and let time pass until all who are up have finished, and nobody else will be brought back."""
+    def run(self, until: float = inf) -> None:
+        """Start every peer and let time pass until all who are up have finished, and nobody else will be brought back; or until
+        this virtual time."""
         world = self._world
         for one in world.faults:
             self._expected += 1 + (one.heal is not None)
@@ -113,7 +115,7 @@ class Federation:
         self._kept_down = {peer for one in world.faults if one.kind == "join" for peer in one.peers}
         for host in self.hosts:
             self._next_change(host, world.changes(host.index))
-        while self._is_going_on() and self.agenda.step():
+        while self._is_going_on() and self.agenda.next_time <= until and self.agenda.step():
             self.invariants.stepped()
         self.invariants.check_all()
 

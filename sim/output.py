@@ -16,6 +16,7 @@ from p2pfl.report.record import RunRecord
 from p2pfl.report.record_json import metrics_csv, to_json
 from p2pfl.report.summary import summary
 from p2pfl.report.svg import pictures
+from sim.trace import written
 from sim.world import OnTrace
 
 RUNS = Path(".p2pfl/runs")
@@ -37,7 +38,7 @@ class RunFolder:
         stream = self._trace = (self.working / "trace.jsonl").open("w", encoding="ascii", newline="\n")
 
         def write(line: dict[str, object]) -> None:
-            stream.write(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n")
+            stream.write(written(line) + "\n")
 
         return write
 

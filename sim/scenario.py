@@ -101,6 +101,18 @@ class Scenario(_Settings):
         scenario._folder = Path(path).parent
         return scenario
 
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], folder: Path) -> "Scenario":
+        """The scenario with these keys, as if it had been read from a file in `folder`."""
+        scenario = cls(**settings)
+        scenario._folder = folder
+        return scenario
+
+    @property
+    def folder(self) -> Path:
+        """Where its file lies; the working directory if it has none."""
+        return self._folder
+
     @property
     def own_task(self) -> Task | None:
         """The task, where it was given as an object."""

@@ -1,17 +1,33 @@
 """A line of the trace: what a peer was told at which virtual moment, and what it asked for.
 
 Buffers and keys are left out: a payload is its length and digest, a message the lengths of its frames and a digest of the
-first. Two runs with the same seed give the same lines, byte for byte.
+first. Two runs with the same seed give the same lines, byte for byte. Before them stands the scenario, for `sim.replay`.
 """
 
 import hashlib
+import json
 from dataclasses import fields
 from enum import Enum
 from typing import Any, cast
 
 from p2pfl.protocol.events import Effect, Event, FrameReceived, Payload, Send
+from sim.scenario import Scenario
+
+VERSION = 1
 
 _SECRET_OR_HEAVY = {"key", "chunk", "state", "buffer"}
+
+
+def header(scenario: Scenario) -> dict[str, object]:
+    """The first line. A scenario with a task or graph that is an object in Python can't be written down."""
+    is_complete = scenario.own_task is None and scenario.own_graph is None
+    settings = scenario.model_dump(mode="json", exclude_none=True) if is_complete else None
+    return {"trace": VERSION, "scenario": settings, "folder": str(scenario.folder.absolute())}
+
+
+def written(line: dict[str, object]) -> str:
+    """A line as it stands in a file."""
+    return json.dumps(line, separators=(",", ":"), allow_nan=False)
 
 
 def line(time: float, name: str, event: Event, effects: list[Effect]) -> dict[str, object]:
