@@ -12,6 +12,7 @@ from typing import Any
 from p2pfl import __version__
 from p2pfl.failure import ExitCode, Failure
 from sim.scenario import Scenario
+from topology.specification import FAMILIES, SCHEDULES
 
 CELLS_MAX = 10_000  # a larger grid is a slip of the hand, or a job for more than one machine
 _VALUE = re.compile(r'(?:\[[^]]*\]|\{[^}]*\}|"[^"]*"|[^,\[{"])+')
@@ -70,8 +71,22 @@ def cells(path: Path, overrides: Sequence[str], axes: Sequence[Axis], seeds: int
 def _cell(path: Path, overrides: Sequence[str], axes: Sequence[Axis], values: tuple[str, ...], seed: int) -> Cell:
     chosen = [f"{axis.key}={value}" for axis, value in zip(axes, values, strict=True)]
     scenario = Scenario.from_toml(path, [*overrides, *chosen, f"seed={seed}"])
+    if any(axis.key.partition(".")[0] == "topology" for axis in axes):
+        scenario = _without_surplus(scenario)
     settings = json.loads(json.dumps(scenario.model_dump(mode="json"), sort_keys=True))
     return Cell(values, seed, scenario, settings, _digest(scenario, settings))
+
+
+def _without_surplus(scenario: Scenario) -> Scenario:
+    """Where graphs are compared, each takes what it knows of the file's arguments: a ring leaves the degree to the others."""
+    section = scenario.topology
+    name, inline, _ = section.kind.replace("-", "_").partition(":")
+    family = {**FAMILIES, **SCHEDULES}.get(name)
+    if family is None:  # refused later, with the nearest name
+        return scenario
+    every = {argument for one in (*FAMILIES.values(), *SCHEDULES.values()) for argument in one.arguments}
+    surplus = every & section.model_fields_set if inline else every & section.model_fields_set - set(family.arguments)
+    return scenario.model_copy(update={"topology": section.model_copy(update=dict.fromkeys(surplus))})
 
 
 def _digest(scenario: Scenario, settings: Mapping[str, Any]) -> str:

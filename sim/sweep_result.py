@@ -124,7 +124,14 @@ def page(title: str, axes: Sequence[Axis], seeds: int, found: Sequence[Point]) -
             legend=tuple(_legend(axes, value) for value in lines),
             rows=(
                 _row("Mean accuracy of the peers", says, "percent", axes, found, lambda outcome: outcome.accuracy_curve),
-                _row("Consensus distance", says, "log", axes, found, lambda outcome: outcome.distance_curve),
+                _row(
+                    "Consensus distance",
+                    f"{says} Of the logarithm.",
+                    "log",
+                    axes,
+                    found,
+                    lambda outcome: outcome.distance_curve,
+                ),
             ),
             tables=(("At the end", "Mean over the seeds ± half of its 95 % t-interval.", _page_table(axes, found)),),
         )
@@ -156,14 +163,20 @@ def _row(title: str, says: str, unit: Unit, axes: Sequence[Axis], found: Sequenc
     for point in found:
         panel = panels.setdefault(label(axes[:-1], point.values[:-1]) if len(axes) > 1 else "", [])
         if point.outcomes:
-            panel.append(_line(_legend(axes, point.values[-1] if axes else "all"), [curve(one) for one in point.outcomes]))
+            name = _legend(axes, point.values[-1] if axes else "all")
+            panel.append(_line(name, [curve(one) for one in point.outcomes], unit == "log"))
     return Row(title, says, unit, tuple(Panel(name, tuple(lines)) for name, lines in panels.items()))
 
 
-def _line(name: str, curves: Sequence[Float]) -> Line:
+def _line(name: str, curves: Sequence[Float], is_log: bool) -> Line:
+    """Of a quantity on a logarithmic axis, mean and interval are those of its logarithm."""
     rows = min(map(len, curves))
-    middle, half = mean_and_half_width(np.array([curve[:rows] for curve in curves]))
-    return Line(name, np.arange(rows, dtype=np.float64), middle, middle - half, middle + half)
+    values = np.array([curve[:rows] for curve in curves])
+    if is_log:
+        values = np.log10(np.where(values > 0, values, np.nan))
+    middle, half = mean_and_half_width(values)
+    drawn = (middle, middle - half, middle + half)
+    return Line(name, np.arange(rows, dtype=np.float64), *(10.0**line if is_log else line for line in drawn))
 
 
 def _legend(axes: Sequence[Axis], value: str) -> str:

@@ -165,6 +165,17 @@ def test_the_name_of_a_cell_changes_with_the_file_of_its_task(place: Path) -> No
     assert name() != first
 
 
+def test_every_graph_takes_what_it_knows_of_the_arguments(place: Path) -> None:
+    """So that `--over topology.kind=ring,random-regular` compares them, whatever degree the file says."""
+    axis = axis_from("topology.kind=ring,random-regular,random-regular:4")
+    found = cells(Path("small.toml"), ["topology.degree=6", "topology.weights=uniform", "peers=8"], [axis], 1)
+    assert [(cell.scenario.topology.degree, cell.scenario.topology.weights) for cell in found] == [
+        (None, "uniform"),
+        (6, "uniform"),
+        (None, "uniform"),
+    ]
+
+
 def test_commas_in_brackets_and_quotes_separate_nothing() -> None:
     assert axis_from('a.b=[1,2],"x,y",3').values == ("[1,2]", '"x,y"', "3")
     with pytest.raises(Failure):
