@@ -25,9 +25,12 @@ from sim.links import Latency, latency_of
 from sim.network import ComputeSection, NetworkSection, Spread, spread
 from sim.scenario import Scenario
 from topology import (
+    FORMATS,
     Graph,
     Schedule,
     TopologyError,
+    decode_graph,
+    from_networkx,
     from_specification,
     is_schedule,
     links,
@@ -181,7 +184,9 @@ def _graph(scenario: Scenario) -> tuple[Graph, tuple[dict[int, float], ...], Sch
     section = scenario.topology
     try:
         if scenario.own_graph is not None:
-            graph = _numbered(scenario.own_graph, scenario.peers)
+            graph = _of_all(scenario.own_graph, scenario.peers)
+        elif Path(section.kind).suffix.lower() in FORMATS:
+            graph = _of_all(_read(Path(scenario.beside(section.kind))), scenario.peers)
         else:
             arguments = section.model_dump(exclude={"kind", "weights", "seed"})
             seed = scenario.seed if section.seed is None else section.seed
@@ -194,15 +199,20 @@ def _graph(scenario: Scenario) -> tuple[Graph, tuple[dict[int, float], ...], Sch
         raise Failure(error.code, f"topology: {error.message}", error.hint) from None
 
 
-def _numbered(graph: "nx.Graph[Any]", peers: int) -> Graph:
+def _read(path: Path) -> Graph:
+    try:
+        return decode_graph(path.read_bytes(), path.suffix)
+    except OSError as error:
+        raise TopologyError(
+            f"{path} can't be read: {error.strerror}.", "Give a file of a graph, beside the scenario."
+        ) from None
+
+
+def _of_all(graph: "nx.Graph[Any]", peers: int) -> Graph:
     """A user's graph on 0 .. n-1, in the sorted order of its nodes."""
     if len(graph) != peers:
         raise TopologyError(f"the graph has {len(graph)} nodes, not {peers}.", "Leave out peers, or make them the same.")
-    if graph.is_multigraph():
-        raise TopologyError("the graph has parallel edges.", "Give nx.Graph(graph) or nx.DiGraph(graph).")
-    ordered: Graph = nx.convert_node_labels_to_integers(graph, ordering="sorted")
-    ordered.remove_edges_from(list(nx.selfloop_edges(ordered)))
-    return ordered
+    return from_networkx(graph)
 
 
 def _census(task: Task, peers: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
