@@ -28,6 +28,7 @@ class Workers(AbstractContextManager["Workers"]):
         for model in models:
             self._models.put(model)
         self._threads_before = torch.get_num_threads()
+        torch.set_num_threads(1)
         self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) if count > 1 else None
 
     def each(self, work: Callable[[Model, Item], Outcome], items: Sequence[Item]) -> list[Outcome]:
@@ -51,4 +52,4 @@ class Workers(AbstractContextManager["Workers"]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(self._threads_before)  # the library below them has one number for all threads
+        torch.set_num_threads(self._threads_before)
