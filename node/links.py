@@ -37,7 +37,9 @@ class Links:
         listen: str,
         on_event: Callable[[Event], None],
         patience: Patience | None = None,
+        on_stranger: Callable[[str], None] = lambda _text: None,
     ) -> None:
+        """`on_stranger` hears, in words and seldom, of who was refused at the gate."""
         self.bytes_sent: Counter[PeerId] = Counter()
         self.bytes_received: Counter[PeerId] = Counter()
         self.messages_sent: Counter[PeerId] = Counter()
@@ -48,6 +50,7 @@ class Links:
         self._domain = b"p2pfl/" + network_id.hex().encode()
         self._listen = Address.parse(listen)
         self._on_event = on_event
+        self._on_stranger = on_stranger
         self._patience = patience or Patience()
         # Jitter need not be unforeseeable, only different from peer to peer.
         self._choices = Choices(0, b"redial" + identity.peer_id)
@@ -60,7 +63,7 @@ class Links:
         for. Raises `Failure` when listening there is impossible; then there is nothing to close."""
         self._loop = asyncio.get_running_loop()
         self._context = Context()
-        self._gate = Gate(self._context, self._loop, self._domain, lambda key: user_id(key) in self._peers)
+        self._gate = Gate(self._context, self._loop, self._domain, lambda key: user_id(key) in self._peers, self._on_stranger)
         self._listener = Listener(
             self._context, self._loop, self._keys, self._domain, self._patience, self._peers, self._on_message
         )

@@ -98,7 +98,11 @@ class Network:
         signer = Keyring(identity, self._members)
         journal = Journal(self._directory.metrics, self._directory.log, self._members, self._say if self._parent else None)
         charter = Charter(setup.network, b"", 0, setup.gossip, self._members)  # the trainer knows the rest
-        links = Links(charter.network_id, self._members, identity, setup.listen, self._tell)
+
+        def on_stranger(text: str) -> None:
+            journal.incident("stranger", text)
+
+        links = Links(charter.network_id, self._members, identity, setup.listen, self._tell, on_stranger=on_stranger)
         await links.start()
         stack.push_async_callback(links.close)
 

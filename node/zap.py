@@ -6,14 +6,12 @@ interval, and whoever is admitted later gets in by trying again.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 import zmq
 
 from node.readiness import Reading
-
-_log = logging.getLogger(__name__)
+from p2pfl.report.plain import plain
 
 _ENDPOINT = "inproc://zeromq.zap.01"
 _ADMITTED, _REFUSED = b"200", b"300"
@@ -24,7 +22,8 @@ class Gate:
     """Answers for every CURVE listener of one context; there is one handler per context. Denies by default.
 
     `admits(key)` is a look-up, never work: it runs in the loop for whoever knocks. Should it raise, this one is refused,
-    the loop's exception handler hears of it, and the next is asked about as ever.
+    the loop's exception handler hears of it, and the next is asked about as ever. `on_stranger` hears, in words and seldom,
+    of who was refused.
     """
 
     def __init__(
@@ -33,12 +32,14 @@ class Gate:
         loop: asyncio.AbstractEventLoop,
         domain: bytes,
         admits: Callable[[bytes], bool],
+        on_stranger: Callable[[str], None],
     ) -> None:
         self.refused = 0
         self._expected: dict[bytes, asyncio.Future[None]] = {}
         self._loop = loop
         self._domain = domain
         self._admits = admits
+        self._on_stranger = on_stranger
         self._log_after = loop.time()
         self._refused_when_logged = 0
         self._socket = context.socket(zmq.REP)
@@ -80,7 +81,8 @@ class Gate:
         self.refused += 1
         if self._loop.time() >= self._log_after:
             count = self.refused - self._refused_when_logged
-            _log.info("refused %d connection(s) from strangers, the last from %s", count, request[3].decode(errors="replace"))
+            place = plain(request[3].decode(errors="replace"))
+            self._on_stranger(f"refused {count} connection(s) from strangers, the last from {place}")
             self._log_after = self._loop.time() + _LOG_EVERY_S
             self._refused_when_logged = self.refused
 

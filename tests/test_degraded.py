@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 
 from node.entropy import SystemEntropy
 from node.journal import Journal
@@ -66,6 +67,26 @@ def test_a_disk_that_takes_no_checkpoint_stops_neither_gossip_nor_training(tmp_p
     assert [peer.state for peer in run.peers] == ["done", "done"]
     assert "checkpoint_failed" in [line["kind"] for index, line in run.incidents if index == 0]
     assert run.peers[1].counters["updates_applied"] == ROUNDS
+
+
+@pytest.mark.net
+def test_a_stranger_who_knows_our_key_is_counted_and_told_of(tmp_path: Path) -> None:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.linger = 0
+        knocked: list[str] = []
+
+        def watch(run: LocalRun) -> None:
+            if not knocked and run.peers[0].step == 1:
+                stranger.curve_publickey, stranger.curve_secretkey = zmq.curve_keypair()
+                stranger.curve_serverkey = bytes.fromhex(run.network.member[0].transport)
+                knocked.append(f"tcp://{run.peers[0].address}")
+                stranger.connect(knocked[0])
+
+        run = two_peers(tmp_path, watch)
+    assert [peer.counters["strangers_refused"] > 0 for peer in run.peers] == [True, False]
+    assert [peer.counters["messages_unknown"] for peer in run.peers] == [0, 0]
+    told = [(index, line["text"]) for index, line in run.incidents if line["kind"] == "stranger"]
+    assert told == [(0, "refused 1 connection(s) from strangers, the last from 127.0.0.1")]
 
 
 def test_a_liar_gets_one_line_of_the_log_however_often_it_lies(tmp_path: Path) -> None:
