@@ -126,7 +126,7 @@ def page(title: str, axes: Sequence[Axis], seeds: int, found: Sequence[Point]) -
                 _row("Mean accuracy of the peers", says, "percent", axes, found, lambda outcome: outcome.accuracy_curve),
                 _row(
                     "Consensus distance",
-                    f"{says} Of the logarithm.",
+                    f"{says} Both of the logarithm.",
                     "log",
                     axes,
                     found,
