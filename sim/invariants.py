@@ -84,11 +84,8 @@ class Invariants:
             books = self._books[host.index] = _Books(host.peer, age=host.peer.age)
         if host.is_hostile:
             self._excused.add(host.index)
-        if isinstance(event, FrameReceived) and _is_offer(event.frames):
-            self._told[event.hop, host.index] += 1
-            if not any(isinstance(effect, Rejected) and effect.reason in _EARLY for effect in effects):
-                books.told[event.hop] += 1
-        elif isinstance(event, Learned | LearnFailed):
+        is_refused = False
+        if isinstance(event, Learned | LearnFailed):
             books.learning = Counter()
         for effect in effects:
             if isinstance(effect, Send):
@@ -96,6 +93,11 @@ class Invariants:
                     self._check_offer(host, books, effect)
             elif isinstance(effect, Learn):
                 books.learning = Counter(arrived.sender for arrived in effect.arrived)
+            elif isinstance(effect, Rejected):
+                is_refused = effect.reason in _EARLY
+        if isinstance(event, FrameReceived) and _is_offer(event.frames):
+            self._told[event.hop, host.index] += 1
+            books.told[event.hop] += not is_refused
         if isinstance(event, Learned):
             self._check_learned(host, books, event)
             self._check_books(host, books)

@@ -32,7 +32,10 @@ class Ledger:
 
     def of(self, peer: PeerId) -> PairCounts:
         """The counts with this peer; made at first use."""
-        return self.pairs.setdefault(peer, PairCounts())
+        pair = self.pairs.get(peer)
+        if pair is None:
+            pair = self.pairs[peer] = PairCounts()
+        return pair
 
     @property
     def sent(self) -> int:

@@ -46,7 +46,10 @@ class Neighbors:
         self._told: set[PeerId] = set()
 
     def of(self, peer: PeerId) -> Neighbor:
-        return self._neighbors.setdefault(peer, Neighbor())
+        neighbor = self._neighbors.get(peer)
+        if neighbor is None:
+            neighbor = self._neighbors[peer] = Neighbor()
+        return neighbor
 
     def link_up(self, peer: PeerId) -> None:
         self.of(peer).has_link = True

@@ -171,8 +171,9 @@ def whole(bound: int, least: int = 0, says: str | None = None) -> Field:
     """A whole number in [least, bound). True is none."""
 
     def read(value: Any) -> int:
-        _require(type(value) is int and least <= value < bound)
-        return int(value)
+        if type(value) is int and least <= value < bound:
+            return value
+        raise RejectedFrame(Reason.BAD_HEADER)
 
     return Field("whole number", says or f"{least} to {bound - 1}", read)
 
@@ -181,8 +182,9 @@ def octets(least: int, most: int) -> Field:
     """A byte string of so many bytes."""
 
     def read(value: Any) -> bytes:
-        _require(type(value) is bytes and least <= len(value) <= most)
-        return bytes(value)
+        if type(value) is bytes and least <= len(value) <= most:
+            return value
+        raise RejectedFrame(Reason.BAD_HEADER)
 
     return Field("bytes", f"{most}" if least == most else f"{least} to {most}", read)
 
