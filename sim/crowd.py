@@ -58,7 +58,8 @@ class Crowd:
         train, tests = _data(model, peers)
         steps = [minibatch.steps_per_round(training, len(targets)) for _, targets in train]
         self.order = sorted(range(peers), key=lambda index: -steps[index])
-        self._steps = [steps[index] for index in self.order]
+        self._indices = np.array(self.order)
+        self._steps = np.array(steps)[self._indices]
         self._tests = [tests[index] for index in self.order] if tests else []
         self._counts = [label_counts(targets, len(model.task.labels)) for _, targets in train]
         self._samples = [len(train[index][1]) for index in self.order]
@@ -73,7 +74,7 @@ class Crowd:
     def train(self, round: int, up: NDArray[np.bool_], max_abs: float) -> None:
         """The local steps of this round of those who are up ([peers] by index). Raises `Failure` when one gets a parameter that
         its neighbors would refuse."""
-        places = np.flatnonzero(up[self.order] & (np.array(self._steps) > 0))
+        places = np.flatnonzero(up[self._indices] & (self._steps > 0))
         if self.fallback_reason is not None:
             for place in places.tolist():
                 self._train_alone(place, round)
@@ -90,7 +91,7 @@ class Crowd:
 
     def measured(self, up: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
         """Loss and accuracy of every peer, each [peers] by index; NaN of those who are away."""
-        places = np.flatnonzero(up[self.order])
+        places = np.flatnonzero(up[self._indices])
         common = self._model.common_test()
         found: dict[str, NDArray[np.float64]] = {}
         if common is not None and self._model.task.evaluate is None and self.fallback_reason is None:
@@ -114,7 +115,7 @@ class Crowd:
 
     def consensus_distance(self, up: NDArray[np.bool_]) -> float:
         """sqrt(mean_i ||x_i - mean x||^2) over those who are up; NaN where nobody is."""
-        places = torch.from_numpy(np.flatnonzero(up[self.order])).to(self._device)
+        places = torch.from_numpy(np.flatnonzero(up[self._indices])).to(self._device)
         if not len(places):
             return math.nan
 
@@ -164,7 +165,7 @@ class Crowd:
     def _train_block(self, model: Model, places: Places, round: int, max_abs: float) -> None:
         groups = self.stacks, self._momenta, self._local
         stacks, momenta, local = (_taken(group, places) for group in groups)
-        steps = [self._steps[place] for place in places]
+        steps = self._steps[places].tolist()
         descend_together(model, stacks, momenta, local, self._batches(places, round, steps), steps, self._training)
         self._check(stacks, places, round, max_abs)
         if not _is_run(places):
@@ -174,7 +175,7 @@ class Crowd:
                     group[name].index_copy_(0, where, stack)
 
     def _train_alone(self, place: int, round: int) -> None:
-        layout, index, steps = self._model.layout, self.order[place], self._steps[place]
+        layout, index, steps = self._model.layout, self.order[place], int(self._steps[place])
         batches = self._batches(np.array([place]), round, [steps])
         own = ((inputs[0], targets[0]) for inputs, targets in (batches(1, step) for step in range(steps)))
         momentum = self._vector(self._momenta, place) if self._momenta else no_momentum(self._model, self._training)
@@ -226,7 +227,7 @@ class Crowd:
 
     def _put_column(self, found: dict[str, NDArray[np.float64]], name: str, places: Places, column: NDArray[Any]) -> None:
         row = found.setdefault(name, np.full(len(self.order), np.nan))
-        row[np.array(self.order)[places]] = column
+        row[self._indices[places]] = column
 
 
 def _data(model: Model, peers: int) -> tuple[list[Pair], list[Pair]]:
