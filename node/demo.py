@@ -13,7 +13,7 @@ from typing import Any, Literal
 from node.entropy import SystemEntropy
 from node.local import Kill, LocalRun, local_network, run_local
 from node.outcome import record_of, write_mean_model
-from node.progress import shown
+from node.progress import missed, shown
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.learning.tasks import resolve
 from p2pfl.report.page import render
@@ -80,14 +80,15 @@ def demonstrate(options: Options) -> Demonstrated:
                 pace_s=options.pace_s if options.mode == "rounds" else 0.0,
                 watch=watch,
             )
+        unmet = [kill for kill in options.kills if kill not in [done for done, _ in run.kills]]
+        early = [f"peer-{kill.peer} had ended before it was to be killed, after {run.seconds:.1f} s" for kill in unmet]
+        for line in (*early, *missed(run)):
+            print(line, file=sys.stderr)
+        return _written(run, title, folder)
     except Failure as failure:
         if failure.exit_code not in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
-            shutil.rmtree(folder)
+            shutil.rmtree(folder)  # so that the mended command may have it
         raise
-    for kill in options.kills:
-        if kill not in [done for done, _ in run.kills]:
-            print(f"peer-{kill.peer} had ended before it was to be killed, after {run.seconds:.1f} s", file=sys.stderr)
-    return _written(run, title, folder)
 
 
 def kill_from(text: str, peers: int) -> Kill:
@@ -108,7 +109,7 @@ def _run_folder(options: Options) -> Path:
     folder = options.out or RUNS / f"{moment}-{slug}-{SystemEntropy().draw(2).hex()}"
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         message = f"{folder}: something is there already."
-        raise Failure("out_exists", message, "Choose another --out, or remove it.", ExitCode.USAGE)
+        raise Failure("out_exists", message, "Choose another --out, or remove it.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -44,7 +44,7 @@ def write_mean_model(run: LocalRun, path: Path) -> None:
     """The mean of the models of those who finished, as named tensors."""
     done = [peer for peer in run.peers if peer.state == "done"]
     if not done:
-        raise Failure("nobody_finished", "No peer finished.", "See log.jsonl in the peers' folders.", ExitCode.NETWORK)
+        raise Failure("nobody_finished", "No peer finished.", "What they said is above.", ExitCode.NETWORK)
     if not all(peer.rounds for peer in done):
         message = next((line["text"] for _, line in run.incidents if line["kind"] == "learn_failed"), "a peer learned nothing")
         raise Failure("learning_failed", f"{message}.", f"Check it: p2pfl task check {run.network.task.name}")

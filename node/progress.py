@@ -16,9 +16,20 @@ if TYPE_CHECKING:
 
 REFRESH_S = 0.1
 NAME_MAX = 12  # columns
+TROUBLES_MAX = 4  # the newest, under the live table
 _BARS = "▁▂▃▄▅▆▇█"
 
 Watch = Callable[[LocalRun], None]
+
+
+def missed(run: LocalRun) -> list[str]:
+    """Of a run that is over: who has no line for some of its rounds."""
+    short = [(peer, run.network.rounds + 1 - len(peer.rounds)) for peer in run.peers if peer.state == "done"]
+    return [
+        f"{plain(peer.name)} could not finish {rounds} of {run.network.rounds + 1} steps"
+        for peer, rounds in short
+        if rounds > 0
+    ]
 
 
 @contextmanager
@@ -41,9 +52,8 @@ def _lines() -> Watch:
         for kill, step in run.kills[told:]:
             print(f"{plain(run.peers[kill.peer].name)} was killed in round {step + 1}", file=sys.stderr, flush=True)
         told = len(run.kills)
-        for peer, incident in run.incidents[heard:]:
-            if incident["kind"] == "learn_failed":
-                print(f"{plain(run.peers[peer].name)} could not learn: {plain(incident['text'])}", file=sys.stderr, flush=True)
+        for trouble in _troubles(run, heard):
+            print(trouble, file=sys.stderr, flush=True)
         heard = len(run.incidents)
         step = _reached(run)
         if step > said:
@@ -55,8 +65,9 @@ def _lines() -> Watch:
 
 @contextmanager
 def _table(title: str) -> Iterator[Watch]:
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.live import Live
+    from rich.text import Text
 
     drawn = 0.0
     with Live(console=Console(stderr=True), auto_refresh=False) as live:
@@ -66,7 +77,7 @@ def _table(title: str) -> Iterator[Watch]:
             now = monotonic()
             if now - drawn >= REFRESH_S or _is_over(run):
                 drawn = now
-                live.update(_drawn(title, run), refresh=True)
+                live.update(Group(_drawn(title, run), *map(Text, _troubles(run, 0)[-TROUBLES_MAX:])), refresh=True)
 
         yield watch
 
@@ -107,6 +118,15 @@ def _drawn(title: str, run: LocalRun) -> "Table":
         style = {"killed": "red", "failed": "red", "done": "green"}.get(peer.state)
         table.add_row(Text(plain(peer.name)), Text(peer.state, style=style or ""), *cells)
     return table
+
+
+def _troubles(run: LocalRun, heard: int) -> list[str]:
+    """Who could not learn, and why; without the first `heard` incidents."""
+    return [
+        f"{plain(run.peers[peer].name)} could not learn: {plain(incident['text'])}"
+        for peer, incident in run.incidents[heard:]
+        if incident["kind"] == "learn_failed"
+    ]
 
 
 def _living(run: LocalRun) -> list[LocalPeer]:

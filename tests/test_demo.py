@@ -106,7 +106,7 @@ def test_nothing_survives_a_demo_that_is_killed(tmp_path: Path) -> None:
         (("--kill", "soon"), 2, "--kill 2@5"),
         (("--kill", "8@1"), 2, "no peer 8"),
         (("--peers", "1"), 2, "--peers"),
-        (("--out", "."), 2, "--out"),
+        (("--out", "."), 3, "--out"),
     ],
 )
 def test_each_mistake_is_one_object_under_json(tmp_path: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
@@ -125,3 +125,22 @@ def test_a_kill_names_a_peer_and_a_moment() -> None:
     with pytest.raises(Failure) as refused:
         kill_from("2@-1", peers=8)
     assert refused.value.exit_code is ExitCode.USAGE
+
+
+def test_a_run_that_came_to_nothing_leaves_its_folder_to_the_mended_command(tmp_path: Path) -> None:
+    broken = """
+import numpy, torch, p2pfl
+rows = numpy.zeros((4, 1), numpy.float32), numpy.zeros(4, numpy.int64)
+def loss(outputs, targets):
+    raise ValueError("mend me")
+task = p2pfl.Task(lambda: torch.nn.Linear(1, 2), lambda peer: (rows, rows), loss)
+"""
+    (tmp_path / "own.py").write_text(broken)
+    for _ in range(2):
+        ended = p2pfl(
+            *("demo", "--peers", "2", "--topology", "path", "--rounds", "1", "--pace", "0"),
+            *("--task", "own.py:task", "--out", "run"),
+            cwd=tmp_path,
+        )
+        assert (ended.returncode, "mend me" in ended.stderr) == (3, True), ended.stderr
+        assert not (tmp_path / "run").exists()

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from node.local import LocalPeer, LocalRun, local_network
 from node.outcome import write_mean_model
-from node.progress import _drawn, _lines
+from node.progress import _drawn, _lines, missed
 from p2pfl.failure import Failure
 
 
@@ -44,5 +44,6 @@ def test_a_task_that_never_learns_is_said_to_and_is_no_bug_of_ours(capsys: pytes
     watch(run)
     watch(run)
     assert capsys.readouterr().err == "bob could not learn: the model raised\\x1b ValueError\n"
+    assert missed(run) == [f"{name} could not finish 21 of 21 steps" for name in ("ann", "bob")]
     with pytest.raises(Failure, match=r"the model raised.*p2pfl task check"):
         write_mean_model(run, tmp_path)
