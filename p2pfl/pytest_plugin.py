@@ -76,7 +76,9 @@ def _how_to_repeat(item: pytest.Item, ran: list[Any]) -> Iterator[str]:
     for scenario in ran:
         yield f"seed {scenario.seed}: {scenario.title}"
         if (file := import_module("sim.rehearsal").kept(scenario, FAILURES / _slug(item.nodeid, scenario.seed))) is not None:
-            yield f"  look at it with: p2pfl sim run {file} --trace"
+            folder, moment = file.with_suffix(""), min((fault.at for fault in scenario.fault), default=scenario.rounds)
+            yield f"  look at it with: p2pfl sim run {file} --trace --out {folder}"
+            yield f"                   p2pfl sim replay {folder}/trace.jsonl --until {moment:g}"
 
 
 def _slug(nodeid: str, seed: int) -> str:

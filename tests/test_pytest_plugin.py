@@ -54,7 +54,8 @@ def test_each_of_n_seeds_is_a_test_and_a_failure_says_how_to_repeat_it(pytester:
         [
             "repeat with: pytest --p2pfl-seeds 3 'test_seeds.py::test_it[[]seed+1[]]'",
             "seed 41: digits, 5 peers, complete, *",
-            f"  look at it with: p2pfl sim run {name} --trace",
+            f"  look at it with: p2pfl sim run {name} --trace --out {name.with_suffix('')}",
+            f"                   p2pfl sim replay {name.with_suffix('')}/trace.jsonl --until 1",
         ]
     )
     repeated = Scenario.from_toml(pytester.path / name)
