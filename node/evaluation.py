@@ -36,10 +36,16 @@ def evaluated(file: Path, task_name: str, model_name: str | None, data: Path | N
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != found:
         name = next(n for n in sorted(expected.keys() | found.keys()) if expected.get(n) != found.get(n))
-        message = (
-            f"{file}: not a model of the task {task_name}: {name} is {found.get(name, 'missing')}, not {expected.get(name)}."
-        )
+        message = f"{file}: not a model of the task {task_name}: {_difference(name, found.get(name), expected.get(name))}."
         raise Failure("other_model", message, "Name the task and the model that it was made with.")
     vector = model.layout.flatten({name: tensor.to(torch.float32) for name, tensor in tensors.items()})
     with blamed(f"the task {task_name}"):
         return measure(model, vector, model.local, test)
+
+
+def _difference(name: str, found: tuple[int, ...] | None, expected: tuple[int, ...] | None) -> str:
+    if found is None:
+        return f"it has no {name}"
+    if expected is None:
+        return f"it has {name}, which the task's model has not"
+    return f"{name} has the shape {list(found)}, not {list(expected)}"

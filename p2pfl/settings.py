@@ -103,9 +103,13 @@ class CodecSection(Section):
 
 
 class LimitsSection(Section):
-    """Bounds on content; what is over them is refused."""
+    """Bounds on content; what is over them is refused.
 
-    max_abs: float = Field(default=1e6, gt=0)
+    Parameters of float32 models in practice are far below 1000, and values far above it, though finite, would drown everybody's
+    in the mean: a member who sends them is refused as "too_large".
+    """
+
+    max_abs: float = Field(default=1e3, gt=0)
 
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -116,13 +120,17 @@ def parse(model: type[Parsed], values: Mapping[str, Any], source: str) -> Parsed
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_problem(model, values, e) for e in error.errors())
+        # A bad item of an array makes pydantic complain of the array too, as being none.
+        errors = error.errors()
+        places = [e["loc"] for e in errors]
+        outer = {place[:n] for place in places for n in range(1, len(place))}
+        problems = "; ".join(_problem(model, values, e) for e in errors if e["loc"] not in outer)
         stop = "" if problems.endswith("?") else "."
         raise Failure("bad_configuration", f"{source}: {problems}{stop}", "Mend the named keys and run it again.") from None
 
 
 def _problem(model: type[BaseModel], values: Mapping[str, Any], error: Any) -> str:
-    path = [str(part) for part in error["loc"]]
+    path = [str(part + 1 if isinstance(part, int) else part) for part in error["loc"]]  # people count from 1
     where = ".".join(path) or "file"
     if error["type"] == "model_type":
         return f"{where}: a table of keys belongs here"
