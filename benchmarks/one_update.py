@@ -62,7 +62,7 @@ async def ours(megabytes: int, rounds: int, directory: Path) -> list[float]:
             network=network.name,
             index=index,
             members=network.members,
-            secrets=identities[index].to_bytes(None, SystemEntropy()),
+            secrets_fd=setup.hold(identities[index].to_bytes(None, SystemEntropy())),
             listen=network.members[index].address,
             directory=str(folder.path),
             seed=network.seed,
@@ -73,8 +73,9 @@ async def ours(megabytes: int, rounds: int, directory: Path) -> list[float]:
             parent_fd=theirs.fileno(),
         )
         fd = setup.to_fd(replace(told, pace_s=PACE_S) if index == 0 else told)
-        running.append(processes.start("node.network", fd, (theirs.fileno(),), own_group=True))
+        running.append(processes.start("node.network", fd, (told.secrets_fd, theirs.fileno()), own_group=True))
         os.close(fd)
+        os.close(told.secrets_fd)
         theirs.close()
 
         def said(message: Any, index: int = index) -> None:

@@ -167,7 +167,7 @@ class _Launcher:
             network=network.name,
             index=index,
             members=network.members,
-            secrets=self._identities[index].to_bytes(None, SystemEntropy()),
+            secrets_fd=setup.hold(self._identities[index].to_bytes(None, SystemEntropy())),
             listen=peer.address,
             directory=str(folder.path),
             seed=network.seed,
@@ -183,9 +183,10 @@ class _Launcher:
         )
         fd = setup.to_fd(told)
         with theirs:
-            keep = (theirs.fileno(), requests.fileno())
+            keep = (told.secrets_fd, theirs.fileno(), requests.fileno())
             self._processes.append(processes.start("node.network", fd, keep, own_group=True))
         os.close(fd)
+        os.close(told.secrets_fd)
         self._setups.append(told)
         self._channels.append(LoopChannel(self._loop, ours, lambda said: self._said(index, said), lambda: self._ended(index)))
 

@@ -24,7 +24,7 @@ from node.journal import Journal
 from node.links import Links
 from node.live_peer import LivePeer
 from node.orders import Answer, Prepare, Ready
-from node.setup import Setup, from_fd
+from node.setup import Setup, from_fd, take
 from node.trainer_process import TrainerDied, TrainerProcess
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.charter import Charter
@@ -94,7 +94,7 @@ class Network:
         """Everything that can fail for an operator's reasons fails here, before anything is sent."""
         setup, own = self._setup, self._setup.own
         stack.callback(os.close, self._directory.lock())
-        identity = Identity.from_bytes(setup.secrets, None)
+        identity = Identity.from_bytes(take(setup.secrets_fd), None)
         signer = Keyring(identity, self._members)
         journal = Journal(self._directory.metrics, self._directory.log, self._members, self._say if self._parent else None)
         charter = Charter(setup.network, b"", 0, setup.gossip, self._members)  # the trainer knows the rest

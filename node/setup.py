@@ -3,7 +3,7 @@ and asked for the passphrase, so that this process needs none of what that takes
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -15,15 +15,16 @@ from p2pfl.protocol.events import PeerId
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """`index` is the node's place among `members`, in the order of the network's file. `secrets` are its identity, as
-    `Identity.to_bytes` gives them without a passphrase. `parent_fd` is the channel to whoever started it, and `zygote_fd` where
-    to ask for trainers; -1 where it is on its own. `pace_s`: a Learn starts at the earliest this long after the one before.
+    """`index` is the node's place among `members`, in the order of the network's file. `secrets_fd` is where it reads its
+    identity, as `Identity.to_bytes` gives it without a passphrase. `parent_fd` is the channel to whoever started it, and
+    `zygote_fd` where to ask for trainers; -1 where it is on its own. `pace_s`: a Learn starts at the earliest this long after
+    the one before.
     """
 
     network: str
     index: int
     members: tuple[Member, ...]
-    secrets: bytes = field(repr=False)
+    secrets_fd: int
     listen: str
     directory: str
     seed: int
@@ -48,7 +49,7 @@ class Setup:
 
 
 def to_fd(setup: Setup) -> int:
-    """A descriptor that the network process reads it from: of a file without a name, because it holds secrets."""
+    """A descriptor that the network process reads it from: of a file without a name, since many members would fill a pipe."""
     values = {name: getattr(setup, name) for name in setup.__slots__}
     values["members"] = [_fields(member) for member in setup.members]
     values["gossip"] = _fields(setup.gossip)
@@ -57,6 +58,21 @@ def to_fd(setup: Setup) -> int:
         file.write(msgpack.packb(values))
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
+
+
+def hold(secrets: bytes) -> int:
+    """A descriptor that `take` reads them from, once. A pipe: they pass through memory and never through a file."""
+    assert len(secrets) <= 512, "what a pipe of any system takes at once"
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as end:
+        end.write(secrets)
+    return reading
+
+
+def take(fd: int) -> bytes:
+    """What was held there."""
+    with os.fdopen(fd, "rb") as end:
+        return end.read()
 
 
 def from_fd(fd: int) -> Setup:

@@ -38,7 +38,7 @@ def prepared(
         network=network.name,
         index=index,
         members=network.members,
-        secrets=identity.to_bytes(None, SystemEntropy()),
+        secrets_fd=setup.hold(identity.to_bytes(None, SystemEntropy())),
         listen=str(Address.parse(listen or member.address)),
         directory=str(directory.path),
         seed=network.seed,
@@ -56,5 +56,6 @@ def become(told: Setup) -> NoReturn:
     neighbors = ", ".join(names[peer] for peer in told.send_to)
     print(f"{plain(told.own.name)} listens at {told.listen}; neighbors: {neighbors}", file=sys.stderr, flush=True)
     fd = setup.to_fd(told)
-    os.set_inheritable(fd, True)
+    for inherited in (fd, told.secrets_fd):
+        os.set_inheritable(inherited, True)
     os.execve(sys.executable, processes.command("node.network", str(fd)), processes.environment())
