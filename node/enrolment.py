@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from node.address import Address
 from node.directory import NodeDirectory
 from node.entropy import SystemEntropy
 from node.network_file import MemberSection
@@ -19,6 +20,10 @@ PASSPHRASE_MAX = 4096  # bytes read from a descriptor
 
 def enrol(name: str, directory: NodeDirectory, address: str, passphrase: str | None) -> str:
     """Make the folder and the identity; returns the [[member]] block for the network's file."""
+    try:
+        Address.parse(address)
+    except Failure as failure:
+        raise Failure("usage", f"--address: {failure.message}", failure.hint, ExitCode.USAGE) from None
     identity = Identity.generate(SystemEntropy())
     member = parse(
         MemberSection,
@@ -50,7 +55,7 @@ def passphrase_from(fd: int) -> str:
     """One line from a descriptor that was opened for this process; never from the command line, which everybody can read."""
     try:
         with os.fdopen(fd, "rb") as file:
-            return file.read(PASSPHRASE_MAX).decode().removesuffix("\n")
+            return file.readline(PASSPHRASE_MAX).decode().removesuffix("\n").removesuffix("\r")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         message = f"--passphrase-fd {fd}: {reason}."

@@ -40,6 +40,7 @@ from p2pfl.settings import (
 
 MEMBERS_MAX = 1024  # every node keeps them all in memory, and every one of them may knock
 KEY_DIGITS = 64
+FILE_MAX = 1 << 20  # bytes; a member's block has about 350
 
 
 class MemberSection(Section):
@@ -111,7 +112,13 @@ class Neighborhood:
 def load(path: Path) -> NetworkFile:
     """Read and check it; every problem is one `Failure` that names the place."""
     try:
-        values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        if path.exists() and not path.is_file():
+            raise Failure("unreadable_network", f"{path}: not a regular file.", "Give the path of the network's TOML file.")
+        with path.open("rb") as file:
+            text = file.read(FILE_MAX + 1)
+        if len(text) > FILE_MAX:
+            raise Failure("bad_network", f"{path}: over {FILE_MAX >> 20} MiB.", "A file of 1024 members has half of that.")
+        values = tomllib.loads(text.decode("utf-8-sig"))
     except OSError as error:
         raise Failure("unreadable_network", f"{path}: {error.strerror}.", _nearest_file(path)) from None
     except UnicodeDecodeError as error:
@@ -150,7 +157,7 @@ def neighborhoods(network: NetworkFile, source: str) -> tuple[Neighborhood, ...]
         graph = from_specification(section.kind, len(ids), seed, **arguments)
         rows = neighbor_weights(graph, section.weights)
     except TopologyError as error:
-        raise Failure("bad_topology", f"{source}: topology: {error.message}", error.hint) from None
+        raise Failure("bad_topology", f"{source}: topology. {error.message}", error.hint) from None
     return tuple(
         Neighborhood(tuple(ids[j] for j in sorted(graph[i]) if j != i), {ids[j]: weight for j, weight in row.items()})
         for i, row in enumerate(rows)

@@ -99,7 +99,9 @@ def _as_failure(error: Exception) -> Failure:
     if isinstance(error, _USAGE):
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "p2pfl"
-        return Failure("usage", error.format_message(), f"See: {command} --help", ExitCode.USAGE)
+        message = error.format_message()
+        stop = "" if message.endswith((".", "?", "!")) else "."
+        return Failure("usage", message + stop, f"See: {command} --help", ExitCode.USAGE)
     topology = sys.modules.get("topology")  # if it was never imported, it raised nothing
     if topology is not None and isinstance(error, getattr(topology, "TopologyError", ())):
         refused: Any = error

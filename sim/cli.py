@@ -5,13 +5,14 @@ import shlex
 import signal
 import sys
 from dataclasses import asdict
+from difflib import get_close_matches
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from p2pfl.failure import ExitCode
+from p2pfl.failure import ExitCode, Failure
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` should not
     from sim.result import Result
@@ -45,6 +46,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run a scenario; writes result.json, metrics.csv and report.html."""
+    _must_be_there(scenario)
     from sim.engine import run as run_scenario
     from sim.invariants import Violation
     from sim.output import run_folder
@@ -177,6 +179,16 @@ def compare(
         print(json.dumps({"schema_version": 1, "status": "ok", "data": data}, allow_nan=False))
     else:
         print(comparison.table(found), f"page    {out}", sep="\n\n")
+
+
+def _must_be_there(scenario: Path) -> None:
+    """Asked before torch is imported, which takes a second."""
+    if not scenario.exists():
+        near = get_close_matches(scenario.name, [path.name for path in scenario.parent.glob("*.toml")], n=1)
+        hint = (
+            f"Did you mean {scenario.parent / near[0]}?" if near else "Give the path of a scenario, such as examples/ring.toml."
+        )
+        raise Failure("unreadable_scenario", f"{scenario}: No such file or directory.", hint)
 
 
 def _say(line: str) -> None:

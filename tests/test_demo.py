@@ -105,6 +105,7 @@ def test_nothing_survives_a_demo_that_is_killed(tmp_path: Path) -> None:
         (("--partition", "dirichlet:-1"), 3, "dirichlet"),
         (("--kill", "soon"), 2, "--kill 2@5"),
         (("--kill", "8@1"), 2, "no peer 8"),
+        (("--pace", "nan"), 2, "--pace"),
         (("--peers", "1"), 2, "--peers"),
         (("--out", "."), 3, "--out"),
     ],

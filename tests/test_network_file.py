@@ -98,6 +98,12 @@ def test_a_node_that_is_not_in_the_file_is_told_what_to_add(tmp_path: Path) -> N
     assert refused.value.exit_code is ExitCode.IDENTITY
 
 
+def test_what_is_no_file_or_far_too_large_is_not_read(tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="not a regular file"):
+        network_file.load(tmp_path)
+    assert "over 1 MiB" in refusal(tmp_path, "#" * (1 << 20) + "\n")
+
+
 def test_a_missing_file_names_its_nearest_neighbor(tmp_path: Path) -> None:
     written(tmp_path, "")
     with pytest.raises(Failure, match=r"Did you mean .*wards\.toml"):

@@ -342,9 +342,9 @@ def test_the_record_of_a_run_shows_faults_and_who_stopped() -> None:
     ("fault", "says"),
     [
         ({"at": 500, "kind": "crash", "peers": 1}, "at = 500 is after the end"),
-        ({"at": -1, "kind": "crash", "peers": 1}, "fault.0.at"),
-        ({"at": 1, "kind": "crsh", "peers": 1}, "fault.0.kind"),
-        ({"at": 1, "kind": "crash", "peer": 1}, "fault.0.peer: unknown key, did you mean 'peers'"),
+        ({"at": -1, "kind": "crash", "peers": 1}, "fault.1.at"),
+        ({"at": 1, "kind": "crsh", "peers": 1}, "fault.1.kind"),
+        ({"at": 1, "kind": "crash", "peer": 1}, "fault.1.peer: unknown key, did you mean 'peers'"),
         ({"at": 1, "kind": "crash"}, "crash needs peers"),
         ({"at": 1, "kind": "crash", "peers": 6}, "there is no peer 6. Peers are 0 to 5"),
         ({"at": 1, "kind": "crash", "peers": "4-2"}, "no range"),
@@ -357,7 +357,7 @@ def test_the_record_of_a_run_shows_faults_and_who_stopped() -> None:
         ({"at": 1, "kind": "cut", "groups": [0]}, "two groups"),
         ({"at": 1, "kind": "hostile", "peers": 1}, "give both or neither"),
         ({"at": 1, "kind": "hostile", "peers": 1, "attack": "sign_flop"}, "no attack 'sign_flop'"),
-        ({"at": 1, "kind": "slow", "peers": 1, "factor": 0}, "fault.0.factor"),
+        ({"at": 1, "kind": "slow", "peers": 1, "factor": 0}, "fault.1.factor"),
     ],
 )
 def test_a_fault_that_cannot_be_is_one_line_before_anything_runs(fault: dict[str, Any], says: str) -> None:
@@ -369,4 +369,4 @@ def test_a_fault_that_cannot_be_is_one_line_before_anything_runs(fault: dict[str
 def test_several_wrong_faults_are_named_at_once() -> None:
     with pytest.raises(Failure) as refusal:
         world({"at": -1, "kind": "crash", "peers": 1}, {"at": 1, "kind": "crash", "peers": 1, "haul": 2})
-    assert "fault.0.at" in refusal.value.message and "'heal'" in refusal.value.message
+    assert "fault.1.at" in refusal.value.message and "'heal'" in refusal.value.message
