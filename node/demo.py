@@ -1,6 +1,5 @@
 """`p2pfl demo`: real peers on this machine learn together, and a report at the end."""
 
-import json
 import re
 import shutil
 import sys
@@ -14,6 +13,7 @@ from node.entropy import SystemEntropy
 from node.local import Kill, LocalRun, local_network, run_local
 from node.outcome import record_of, write_mean_model
 from node.progress import missed, shown
+from p2pfl.answer import answer
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.learning.tasks import resolve
 from p2pfl.report.page import render
@@ -133,7 +133,7 @@ def _written(run: LocalRun, title: str, folder: Path) -> Demonstrated:
 
 def envelope(data: dict[str, Any]) -> str:
     """What --json prints: one object."""
-    return json.dumps({"schema_version": 1, "status": "ok", "data": data})
+    return answer(data)
 
 
 def lines(done: Demonstrated) -> Sequence[str]:

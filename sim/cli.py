@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from p2pfl.answer import answer
 from p2pfl.failure import ExitCode, Failure
 
 if TYPE_CHECKING:  # torch takes a second to import, and `--help` should not
@@ -95,7 +96,7 @@ def replay(
 
     moment = replayed(trace, until)
     if as_json:
-        print(json.dumps({"schema_version": 1, "status": "ok", "data": asdict(moment)}, allow_nan=False))
+        print(answer(asdict(moment)))
         return
     print(f"at {moment.time:g} s: {moment.events:,} events, {moment.lines:,} lines as in the trace, seed {moment.seed}\n")
     print(f"{'peer':<12}{'state':<10}{'step':>6}{'age':>8}{'held':>6}{'sent':>8}{'applied':>9}{'rejected':>10}")
@@ -158,7 +159,7 @@ def sweep(
     found = sweep_result.write(folder, title, axes, seeds, finished)
     if as_json:
         data = {**sweep_result.as_data(axes, found), "page": str(folder / "sweep.html")}
-        print(json.dumps({"schema_version": 1, "status": "ok", "data": data}, allow_nan=False))
+        print(answer(data))
     else:
         print(sweep_result.table(axes, found), f"page    {folder / 'sweep.html'}", sep="\n\n")
 
@@ -176,7 +177,7 @@ def compare(
     comparison.write(out, found)
     if as_json:
         data = {"runs": comparison.as_data(found), "page": str(out)}
-        print(json.dumps({"schema_version": 1, "status": "ok", "data": data}, allow_nan=False))
+        print(answer(data))
     else:
         print(comparison.table(found), f"page    {out}", sep="\n\n")
 
@@ -200,7 +201,7 @@ def _json(result: "Result", written: Path) -> str:
 
     record = result.record
     data = {**summary(record), "engine": record.engine, "seed": record.seed, "report": str(written / "report.html")}
-    return json.dumps({"schema_version": 1, "status": "ok", "data": data}, allow_nan=False)
+    return answer(data)
 
 
 def _table(result: "Result", written: Path) -> str:
