@@ -5,11 +5,13 @@ with a checkpoint (130 and 143; the second time at once); and when whoever start
 """
 
 import asyncio
+import hashlib
 import os
 import resource
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +29,8 @@ from node.orders import Answer, Prepare, Ready
 from node.setup import Setup, from_fd, take
 from node.trainer_process import TrainerDied, TrainerProcess
 from p2pfl.failure import ExitCode, Failure
-from p2pfl.protocol.charter import Charter
-from p2pfl.protocol.events import Event, Started, StopRequested
+from p2pfl.protocol.charter import Charter, Member
+from p2pfl.protocol.events import Event, PeerId, Started, StopRequested
 from p2pfl.protocol.identity import Identity, Keyring
 from p2pfl.protocol.outbox import Boot
 from p2pfl.protocol.peer import Peer
@@ -97,7 +99,7 @@ class Network:
         identity = Identity.from_bytes(take(setup.secrets_fd), None)
         signer = Keyring(identity, self._members)
         journal = Journal(self._directory.metrics, self._directory.log, self._members, self._say if self._parent else None)
-        charter = Charter(setup.network, b"", 0, setup.gossip, self._members)  # the trainer knows the rest
+        charter = Charter(setup.network, _founders(self._members), b"", 0, setup.gossip)  # the trainer knows the rest
 
         def on_stranger(text: str) -> None:
             journal.incident("stranger", text)
@@ -123,6 +125,7 @@ class Network:
             own.id,
             signer,
             replace(charter, schema=ready.schema, update_bytes=ready.update_bytes),
+            self._members,
             static_plan(own.id, setup.send_to, setup.weights),
             ready.local_steps,
             ready.samples,
@@ -181,6 +184,11 @@ def preparation(setup: Setup) -> Prepare:
         setup.record,
         setup.record_row_max,
     )
+
+
+def _founders(members: Mapping[PeerId, Member]) -> bytes:
+    """What stands for a root key where members are listed instead of vouched for: a digest of who they are."""
+    return hashlib.blake2b(b"".join(sorted(members)), digest_size=32, person=b"p2pfl/founders").digest()
 
 
 def _slots(setup: Setup) -> int:

@@ -97,8 +97,12 @@ class Federation:
             for i in range(world.peers)
         ]
         self.together = Together(learners[0])
-        charter = _charter(world, identities, learners[0])
+        charter = _charter(world, learners[0])
         ids = [identity.peer_id for identity in identities]
+        self.members = {
+            identity.peer_id: Member(identity.peer_id, name, "", identity.transport_key, identity.seal_key)
+            for identity, name in zip(identities, world.names, strict=True)
+        }
         self._index = {peer: i for i, peer in enumerate(ids)}
         speeds = _speeds(world)
         self.hosts = [Host(self, i, identities[i], learners[i], charter, ids, speeds[i]) for i in range(world.peers)]
@@ -226,13 +230,9 @@ class Federation:
         return self._world
 
 
-def _charter(world: World, identities: list[Identity], learner: Learner) -> Charter:
-    members = {
-        identity.peer_id: Member(identity.peer_id, name, "", identity.transport_key, identity.seal_key)
-        for identity, name in zip(identities, world.names, strict=True)
-    }
+def _charter(world: World, learner: Learner) -> Charter:
     rules = GossipRules(rounds=world.rounds, **world.gossip.model_dump())
-    return Charter(f"simulation {world.seed}", learner.schema, learner.update_bytes, rules, members)
+    return Charter(f"simulation {world.seed}", bytes(32), learner.schema, learner.update_bytes, rules)
 
 
 def _speeds(world: World) -> list[float]:

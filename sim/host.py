@@ -88,7 +88,7 @@ class Host:
         self.past: list[Ledger] = []  # of earlier lives
         self.step_s = step_s
         self.wall_offset = 0.0
-        self.signer = federation.crypto.signer(identity, charter.members)
+        self.signer = federation.crypto.signer(identity, federation.members)
         self._attack: Attack = HONEST
         self._durable: tuple[bytes | None, LearnerState] = None, self.state
         self._durable_from = 0.0
@@ -164,6 +164,7 @@ class Host:
             own=self.id,
             signer=self.signer,
             charter=self._charter,
+            members=self._federation.members,
             plan=self._plan,
             local_steps=self.learner.local_steps,
             samples=self.learner.samples,

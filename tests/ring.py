@@ -124,8 +124,10 @@ class Ring:
         self.tamper: Callable[[PeerId, PeerId, tuple[bytes, ...]], tuple[bytes, ...] | None] = lambda a, b, frames: frames
         identities = [Identity.generate(SeededEntropy(seed, b"identity %d" % i)) for i in range(n)]
         self.ids = [identity.peer_id for identity in identities]
-        members = {i.peer_id: Member(i.peer_id, f"peer-{k}", "", i.transport_key, i.seal_key) for k, i in enumerate(identities)}
-        self.charter = Charter("ring", SCHEMA, 8 + padding, rules or GossipRules(rounds=3), members)
+        self.members = {
+            i.peer_id: Member(i.peer_id, f"peer-{k}", "", i.transport_key, i.seal_key) for k, i in enumerate(identities)
+        }
+        self.charter = Charter("ring", bytes(32), SCHEMA, 8 + padding, rules or GossipRules(rounds=3))
         self.stages = [
             Stage(self._peer(k, identity, boot=1), identity, float((values or range(n))[k]), gain, padding)
             for k, identity in enumerate(identities)
@@ -138,8 +140,9 @@ class Ring:
         entropy = SeededEntropy(self.seed, b"entropy %d %d" % (k, boot))
         return Peer(
             own=self.ids[k],
-            signer=Keyring(identity, self.charter.members),
+            signer=Keyring(identity, self.members),
             charter=self.charter,
+            members=self.members,
             plan=static_plan(self.ids[k], send_to, weights),
             local_steps=5,
             samples=10,
@@ -316,7 +319,7 @@ class Liar:
     ) -> tuple[bytes, ...]:
         """The frames of an offer of `value` to these peers, with these header fields; what is not said is honest."""
         identity, charter = self.ring[self.k].identity, self.ring.charter
-        keyring = Keyring(identity, charter.members)
+        keyring = Keyring(identity, self.ring.members)
         place = changes.get("step", 0), changes.get("part", 0), value
         entropy = SeededEntropy(self.seq, b"nonces")
         key, plain = SeededEntropy(7, b"key %r" % (place,)).draw(32), struct.pack("<d", value) + bytes(charter.update_bytes - 8)

@@ -48,7 +48,7 @@ class Stage:
     def offer(self, *faults: Reason, seq: int = 5, content: bytes = b"content.") -> tuple[bytes, ...]:
         charter, ids = self.ring.charter, self.ring.ids
         signer = self.signer(faults)
-        signs = Keyring(self.ring[signer].identity, charter.members)
+        signs = Keyring(self.ring[signer].identity, self.ring.members)
         key = bytes(32)
         sealed = envelope.seal_chunk(key, 0, True, content)
         readers = [ids[OTHER] if Reason.NOT_FOR_US in faults else ids[RECEIVER]]

@@ -25,7 +25,7 @@ class Scribble:
 
 
 def test_more_readers_than_an_offer_can_name_are_offered_the_same_content_in_several() -> None:
-    charter = Charter("crowd", b"s" * 32, 8, GossipRules(), {})
+    charter = Charter("crowd", bytes(32), b"s" * 32, 8, GossipRules())
     outbox = Outbox(PeerId(b"o" * 32), 1, Scribble(), charter, Boot(1, b"b" * 16), SeededEntropy(7, b"outbox"))
     outbox.begin(Outgoing(Payload(8, b"", b"8 bytes.")), ticket=1, step=0, part=0, age=0)
     chunk = bytes(8 + wire.TAG_BYTES)

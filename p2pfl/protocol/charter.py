@@ -1,7 +1,6 @@
-"""What a network agreed on, and who is in it. Plain data: `node` and `sim` make it from a file or a scenario."""
+"""What a network agreed on. Plain data: `node` and `sim` make it from a file or a scenario."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Literal
 
@@ -48,22 +47,21 @@ class Charter:
     """The agreement. `schema` is the digest of layout, codec, algorithm and labels; `update_bytes` the exact length of an
     encoded update under it.
 
-    network_id: 16 bytes that name the network: its name and its founding members. digest: 32 bytes that two peers must share
-    before they exchange anything; it covers everything but the members, who may change. Both are in every header, so that
-    they are computed once.
+    root: the Ed25519 public key that vouches for the members, 32 bytes. network_id: 16 bytes that name the network, of its name
+    and root. digest: 32 bytes that two peers must share before they exchange anything. Both are in every header, so that they
+    are computed once.
     """
 
     name: str
+    root: bytes
     schema: bytes
     update_bytes: int
     gossip: GossipRules
-    members: Mapping[PeerId, Member]
     network_id: bytes = field(init=False, repr=False, compare=False)
     digest: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        founders = b"".join(sorted(self.members))
-        named = hashlib.blake2b(self.name.encode() + b"\0" + founders, digest_size=16, person=b"p2pfl/net")
+        named = hashlib.blake2b(self.root + self.name.encode(), digest_size=16, person=b"p2pfl/net")
         agreed = msgpack.packb((self.name, self.schema, self.update_bytes, astuple(self.gossip)))
         object.__setattr__(self, "network_id", named.digest())
         object.__setattr__(self, "digest", hashlib.blake2b(agreed, digest_size=32, person=b"p2pfl/charter").digest())

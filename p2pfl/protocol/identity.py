@@ -106,14 +106,17 @@ def is_sealed(data: bytes, source: str = "the identity") -> bool:
 
 
 class Keyring:
-    """A peer's own secrets and the members' public keys: the `envelope.Signer` of a real peer."""
+    """A peer's own secrets and the members' public keys: the `envelope.Signer` of a real peer. `members` may change while it is
+    in use; whoever adds one has asked `check_seal_key`."""
 
     def __init__(self, identity: Identity, members: Mapping[PeerId, Member]) -> None:
         """Raises `Failure` for a member whose seal key keeps no secret."""
         _, self._sign_key = bindings.crypto_sign_seed_keypair(identity.sign_seed)
         self._seal_secret = identity.seal_secret
-        self._seal_keys = {id: _checked_seal_key(member) for id, member in members.items()}
-        self._shared: dict[PeerId, bytes] = {}
+        for member in members.values():
+            check_seal_key(member)
+        self._members = members
+        self._shared: dict[bytes, bytes] = {}
 
     def sign(self, context: bytes, digest: bytes) -> bytes:
         """Ed25519 over context ‖ digest."""
@@ -121,7 +124,7 @@ class Keyring:
 
     def verify(self, signer: PeerId, context: bytes, digest: bytes, signature: bytes) -> bool:
         """Whether a member signed this; False for a stranger."""
-        if signer not in self._seal_keys:
+        if signer not in self._members:
             return False
         try:
             return bindings.crypto_sign_open(signature + context + digest, signer) == context + digest
@@ -134,7 +137,7 @@ class Keyring:
 
     def unwrap(self, sender: PeerId, wrapped: bytes) -> bytes | None:
         """The key that `sender` wrapped for us, or None if it did not."""
-        if sender not in self._seal_keys:
+        if sender not in self._members:
             return None
         try:
             return bindings.crypto_box_open_afternm(wrapped[_NONCE_BYTES:], wrapped[:_NONCE_BYTES], self._agree(sender))
@@ -143,19 +146,19 @@ class Keyring:
 
     def _agree(self, peer: PeerId) -> bytes:
         """The key shared with a member. Ten times as costly as what it is used for, hence kept; made only for neighbors."""
-        shared = self._shared.get(peer)
+        seal_key = self._members[peer].seal_key
+        shared = self._shared.get(seal_key)
         if shared is None:
-            shared = self._shared[peer] = bindings.crypto_box_beforenm(self._seal_keys[peer], self._seal_secret)
+            shared = self._shared[seal_key] = bindings.crypto_box_beforenm(seal_key, self._seal_secret)
         return shared
 
 
-def _checked_seal_key(member: Member) -> bytes:
+def check_seal_key(member: Member) -> None:
     """Points of low order agree on zero with everybody; libsodium would refuse them, but only at the first update."""
     u = int.from_bytes(member.seal_key, "little") & (1 << 255) - 1
     if len(member.seal_key) != bindings.crypto_box_PUBLICKEYBYTES or u % _P in _LOW_ORDER:
         message = f"member {member.name!r}: its seal_key is no X25519 public key."
         raise Failure("bad_member", message, "Copy its [[member]] block again.")
-    return member.seal_key
 
 
 def _derive(passphrase: str, salt: bytes, operations: int, memory: int) -> bytes:

@@ -16,7 +16,7 @@ from typing import assert_never
 import msgpack
 
 from p2pfl.protocol import wire
-from p2pfl.protocol.charter import Charter
+from p2pfl.protocol.charter import Charter, Member
 from p2pfl.protocol.envelope import Signer
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import (
@@ -72,6 +72,7 @@ class Peer:
         own: PeerId,
         signer: Signer,
         charter: Charter,
+        members: Mapping[PeerId, Member],
         plan: Plan,
         local_steps: int,
         samples: int,
@@ -81,8 +82,9 @@ class Peer:
         restored: bytes | None = None,
         evaluate_every: int = 1,
     ) -> None:
-        """`restored` is the newest `Persist.state` of an earlier life; the learner must have been restored with it.
-        `evaluate_every` is how many rounds lie between evaluations; the first and the last are always evaluated."""
+        """`members` may change while the peer lives; who is not in it now is a stranger. `restored` is the newest
+        `Persist.state` of an earlier life; the learner must have been restored with it. `evaluate_every` is how many rounds lie
+        between evaluations; the first and the last are always evaluated."""
         self.own = own
         self.deadline: float | None = None
         self.ledger = Ledger()
@@ -91,6 +93,7 @@ class Peer:
         self.age = 0  # local steps that this model has seen, or merged
         self._charter = charter
         self._rules = charter.gossip
+        self._members = members
         self._plan = plan
         self._local_steps = local_steps
         self._boot = boot
@@ -329,7 +332,7 @@ class Peer:
     # ---- neighbors ------------------------------------------------------------------------------------------------------
 
     def _receive(self, hop: PeerId, frames: tuple[Sized, ...], now: Instant) -> list[Effect]:
-        if hop not in self._charter.members:
+        if hop not in self._members:
             raise RejectedFrame(Reason.NOT_MEMBER, hop)
         message, body = wire.read(frames)
         match message:
