@@ -105,37 +105,37 @@ Message = Hello | Offer | Credit | Chunk | Bye
 def encode(message: Message) -> bytes:
     """The first frame of a message."""
     kind = type(message)
-    return _pack([PROTOCOL_VERSION, _NUMBERS[kind], *_write(message, FIELDS[kind])])
+    return pack_values([PROTOCOL_VERSION, _NUMBERS[kind], *write_fields(message, FIELDS[kind])])
 
 
 def decode(frame: bytes) -> Message:
     """The message of a first frame. Raises `RejectedFrame` with BAD_HEADER, VERSION or KIND, and nothing else."""
-    _require(3 <= len(frame) <= HEADER_FRAME_MAX and 0x90 <= frame[0] <= 0x9F and frame[1] <= 0x7F)
+    require(3 <= len(frame) <= HEADER_FRAME_MAX and 0x90 <= frame[0] <= 0x9F and frame[1] <= 0x7F)
     if frame[1] != PROTOCOL_VERSION:
         raise RejectedFrame(Reason.VERSION)
     kind = KINDS.get(frame[2])
     if kind is None:
         raise RejectedFrame(Reason.KIND)
     fields = FIELDS[kind]
-    message: Message = kind(*_read(_unpack(frame, 2 + len(fields))[2:], fields))
+    message: Message = kind(*read_fields(unpack_values(frame, 2 + len(fields))[2:], fields))
     if isinstance(message, Offer):
-        _require(len(message.digests) == chunk_count(message.length))
+        require(len(message.digests) == chunk_count(message.length))
     return message
 
 
 def encode_header(header: Header) -> bytes:
     """The bytes that are signed."""
-    return _pack([PROTOCOL_VERSION, *_write(header, FIELDS[Header])])
+    return pack_values([PROTOCOL_VERSION, *write_fields(header, FIELDS[Header])])
 
 
 def decode_header(frame: bytes) -> Header:
     """The header of an offer. Raises `RejectedFrame` with BAD_HEADER or VERSION, and nothing else."""
     fields = FIELDS[Header]
-    version, *values = _unpack(frame, 1 + len(fields))
-    _require(type(version) is int)
+    version, *values = unpack_values(frame, 1 + len(fields))
+    require(type(version) is int)
     if version != PROTOCOL_VERSION:
         raise RejectedFrame(Reason.VERSION)
-    return Header(*_read(values, fields))
+    return Header(*read_fields(values, fields))
 
 
 def read(frames: tuple[Sized, ...]) -> tuple[Message, Sized | None]:
@@ -193,7 +193,7 @@ def flag() -> Field:
     """True or false."""
 
     def read(value: Any) -> bool:
-        _require(type(value) is bool)
+        require(type(value) is bool)
         return bool(value)
 
     return Field("flag", "true or false", read)
@@ -203,7 +203,7 @@ def joined(size: int, most: int, of: str) -> Field:
     """One to `most` byte strings of `size` bytes each, joined to one."""
 
     def read(value: Any) -> tuple[bytes, ...]:
-        _require(type(value) is bytes and len(value) % size == 0 and 1 <= len(value) // size <= most)
+        require(type(value) is bytes and len(value) % size == 0 and 1 <= len(value) // size <= most)
         return tuple(value[i : i + size] for i in range(0, len(value), size))
 
     return Field("bytes", f"1 to {most} × {size}: {of}", read, b"".join)
@@ -215,7 +215,7 @@ def wrapped_keys() -> Field:
 
     def read(value: Any) -> tuple[tuple[PeerId, bytes], ...]:
         pairs = tuple((PeerId(entry[:DIGEST_BYTES]), entry[DIGEST_BYTES:]) for entry in entries.read(value))
-        _require(all(a[0] < b[0] for a, b in pairwise(pairs)))
+        require(all(a[0] < b[0] for a, b in pairwise(pairs)))
         return pairs
 
     def write(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -284,20 +284,23 @@ def _split(frames: tuple[Sized, ...]) -> tuple[bytes, Sized | None]:
     return head, body
 
 
-def _write(message: Message | Header, fields: dict[str, Field]) -> list[Any]:
+def write_fields(message: Any, fields: dict[str, Field]) -> list[Any]:
+    """What a message's fields are on the wire, in their order."""
     return [one.write(getattr(message, name)) for name, one in fields.items()]
 
 
-def _read(values: Iterable[Any], fields: dict[str, Field]) -> list[Any]:
+def read_fields(values: Iterable[Any], fields: dict[str, Field]) -> list[Any]:
+    """And back, each within its bound. Raises `RejectedFrame` with BAD_HEADER."""
     return [one.read(value) for one, value in zip(fields.values(), values, strict=True)]
 
 
-def _pack(values: list[Any]) -> bytes:
+def pack_values(values: list[Any]) -> bytes:
+    """One flat msgpack array."""
     packed: bytes = msgpack.packb(values)
     return packed
 
 
-def _unpack(frame: bytes, count: int) -> tuple[Any, ...]:
+def unpack_values(frame: bytes, count: int) -> tuple[Any, ...]:
     """A list of `count` numbers, flags and byte strings. Anything else in it ends the decoding where it is found."""
     try:
         values = msgpack.unpackb(
@@ -313,7 +316,7 @@ def _unpack(frame: bytes, count: int) -> tuple[Any, ...]:
         )
     except Exception:  # noqa: BLE001  msgpack raises ValueError and its own four kinds, and TypeError
         raise RejectedFrame(Reason.BAD_HEADER) from None
-    _require(type(values) is tuple and len(values) == count)
+    require(type(values) is tuple and len(values) == count)
     return tuple(values)
 
 
@@ -336,6 +339,7 @@ def _no_map(_: object) -> None:
     raise ValueError("a map")
 
 
-def _require(holds: bool) -> None:
+def require(holds: bool) -> None:
+    """Raises `RejectedFrame` with BAD_HEADER otherwise."""
     if not holds:
         raise RejectedFrame(Reason.BAD_HEADER)
