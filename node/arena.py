@@ -9,8 +9,11 @@ import mmap
 import os
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from p2pfl.protocol.envelope import sealed_bytes
 
 PAGE_BYTES = 16384  # a multiple of every page size in use, so that a slot never shares a page
 
@@ -34,9 +37,12 @@ class Arena:
         self._stride = _rounded(slot_bytes)
         self._view = memoryview(mmap.mmap(fd, self._stride * count))
         self._free = list(range(count))
+        self._users: Counter[int] = Counter()
 
     @classmethod
-    def create(cls, slot_bytes: int, count: int) -> "Arena":
+    def create(cls, update_bytes: int, count: int) -> "Arena":
+        """Of slots with room for an update of `update_bytes`, sealed or not."""
+        slot_bytes = sealed_bytes(update_bytes)
         fd = unnamed_file()
         os.ftruncate(fd, _rounded(slot_bytes) * count)
         return cls(fd, slot_bytes, count)
@@ -51,12 +57,22 @@ class Arena:
         """The lowest free slot. The peer bounds how many updates it holds, so running out is our own bug."""
         if not self._free:
             raise AssertionError(f"all {self.count} slots are in use")
-        return self.slot(heapq.heappop(self._free))
+        slot = self.slot(heapq.heappop(self._free))
+        self._users[slot.index] = 1
+        return slot
+
+    def share(self, slot: Slot) -> None:
+        """One more has a use for a slot that is in use; it is free when all have given it back."""
+        if not self._users[slot.index]:
+            raise AssertionError(f"slot {slot.index} is free")
+        self._users[slot.index] += 1
 
     def give_back(self, slot: Slot) -> None:
-        if slot.index in self._free:
+        if not self._users[slot.index]:
             raise AssertionError(f"slot {slot.index} was given back twice")
-        heapq.heappush(self._free, slot.index)
+        self._users[slot.index] -= 1
+        if not self._users[slot.index]:
+            heapq.heappush(self._free, slot.index)
 
 
 def _rounded(size: int) -> int:

@@ -108,12 +108,16 @@ def _sent(socket: Socket, frames: Frames) -> bool:
     last = len(frames) - 1
     try:
         for i, frame in enumerate(frames):
-            # What is lent must not change before it is sent, hence bytes only.
-            is_lent = len(frame) >= _COPY_BELOW and type(frame) is bytes
-            socket.send(frame, _LAST if i == last else _MORE, copy=not is_lent)
+            socket.send(frame, _LAST if i == last else _MORE, copy=len(frame) < _COPY_BELOW or not _is_constant(frame))
     except zmq.Again:  # then nothing of the message has gone
         return False
     return True
+
+
+def _is_constant(frame: bytes | bytearray | memoryview) -> bool:
+    """Whether it can be lent: it will not change before it is sent, and nobody else gets its memory while it is referred to.
+    libzmq's references count."""
+    return type(frame) is bytes or (type(frame) is memoryview and frame.readonly)
 
 
 def _events(socket: Socket) -> int:

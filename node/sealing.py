@@ -1,31 +1,55 @@
-"""Carries out `Seal` and `Open`: at once where the work is short, else on a thread, so that no megabyte blocks the loop.
+"""Carries out `Seal` and `Open`: at once where the work is short, else on threads, so that no megabyte blocks the loop.
 
-A hop to a thread costs more than sealing a small update. One thread each way keeps the chunks of a payload in order.
+A hop to a thread costs more than sealing a small update. A long one is sealed where it lies, in its slot, and sent from there:
+the slot is in use until the last reference to its ciphertext is gone, those of libzmq among them. So an update costs its sender
+its own size once, however many read it. What arrives is opened from libzmq's memory into its slot, with nothing in between.
 """
 
 import asyncio
-from collections.abc import Callable
+import ctypes
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any
 
 from node.arena import Arena, Slot
 from p2pfl.protocol import envelope
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import Event, Open, Opened, Payload, Seal, Sealed
+from p2pfl.protocol.wire import TAG_BYTES
 
 INLINE_BYTES = 64 << 10
 
-Answer = TypeVar("Answer", Sealed, Opened)
+THREADS = 2  # each way; more would take the cores from the links and the trainer
+
+IN_PLACE_MAX = 2
+"""Slots that may hold ciphertext: this step's, and the step before's while a slow reader fetches it. A reader that grants
+credit and then reads nothing can hold on to more updates than that; those are sealed beside their slots, so that it holds no
+more than the chunks it was sent."""
+
+
+@dataclass(slots=True)
+class SealingUnderWay:
+    """A payload that all sealing threads take chunks of, until none is left."""
+
+    effect: Seal
+    places: list[memoryview]
+    is_in_place: bool
+    left: Iterator[int]
+    chunks: list[Payload | None]
+    threads: int = THREADS
 
 
 @dataclass(slots=True)
 class Opening:
-    """A payload that is being opened into its slot, chunk by chunk. What is `under_way` may still write there."""
+    """A payload that is being opened into its slot, chunk by chunk. What is `under_way` may still write there; it is answered
+    in order."""
 
     slot: Slot = field(repr=False)
-    under_way: set["Future[Opened]"] = field(default_factory=set)
+    under_way: "deque[Future[Opened]]" = field(default_factory=deque)
     is_abandoned: bool = False
 
 
@@ -37,14 +61,24 @@ class Sealing:
         self._arena = arena
         self._answer = answer
         self._openings: dict[int, Opening] = {}
-        self._sealer = ThreadPoolExecutor(1, "seal")
-        self._opener = ThreadPoolExecutor(1, "open")
+        self.in_place = 0  # slots that hold ciphertext
+        self._sealer = ThreadPoolExecutor(THREADS, "seal")
+        self._opener = ThreadPoolExecutor(THREADS, "open")
 
     def seal(self, effect: Seal) -> None:
+        """A long payload's slot is shared from now on: it is in use until the ciphertext is not."""
+        slot = effect.payload.buffer
+        assert isinstance(slot, Slot)
         if effect.payload.length <= INLINE_BYTES:
-            self._answer(_sealed(effect))
-        else:
-            self._on_thread(self._sealer.submit(_sealed, effect), lambda future: self._answer(future.result()))
+            self._answer(_sealed_short(effect, slot))
+            return
+        is_in_place = self.in_place < IN_PLACE_MAX
+        room = self._lend(slot) if is_in_place else slot.view
+        places = list(envelope.places(room, effect.payload.length))
+        count = len(places)
+        under_way = SealingUnderWay(effect, places, is_in_place, iter(range(count)), [None] * count)
+        for _ in range(THREADS):
+            self._on_thread(self._sealer.submit(_seal_some, under_way), lambda future: self._sealed_some(under_way, future))
 
     def open(self, effect: Open) -> None:
         opening = self._openings.get(effect.ticket)
@@ -54,16 +88,16 @@ class Sealing:
             self._opened(opening, _opened(effect, opening.slot))
             return
         future = self._opener.submit(_opened, effect, opening.slot)
-        opening.under_way.add(future)
-        self._on_thread(future, lambda future: self._opened_on_thread(opening, future))
+        opening.under_way.append(future)
+        self._on_thread(future, lambda _future: self._opened_some(opening))
 
     def abandon(self, ticket: int) -> None:
-        """What has not begun never will, so that of all that is abandoned one slot at most is held for a while."""
+        """What has not begun never will, so that of all that is abandoned as many slots as threads are held for a while."""
         opening = self._openings.pop(ticket, None)
         if opening is None:
             return
         opening.is_abandoned = True
-        opening.under_way = {future for future in opening.under_way if not future.cancel()}
+        opening.under_way = deque(future for future in opening.under_way if not future.cancel() and not future.done())
         if not opening.under_way:
             self._arena.give_back(opening.slot)
 
@@ -71,11 +105,34 @@ class Sealing:
         self._sealer.shutdown(wait=False, cancel_futures=True)
         self._opener.shutdown(wait=False, cancel_futures=True)
 
-    def _opened_on_thread(self, opening: Opening, future: "Future[Opened]") -> None:
-        opening.under_way.discard(future)
-        if not opening.is_abandoned:
-            self._opened(opening, future.result())
-        elif not opening.under_way:
+    def _lend(self, slot: Slot) -> memoryview:
+        """The slot's memory for as long as anything refers to it, or to a part of it."""
+        self._arena.share(slot)
+        self.in_place += 1
+        lent = (ctypes.c_ubyte * len(slot.view)).from_buffer(slot.view)
+        weakref.finalize(lent, self._in_the_loop, self._gone, slot).atexit = False
+        return memoryview(lent).cast("B")
+
+    def _gone(self, slot: Slot) -> None:
+        self.in_place -= 1
+        self._arena.give_back(slot)
+
+    def _sealed_some(self, under_way: SealingUnderWay, future: "Future[None]") -> None:
+        future.result()
+        under_way.threads -= 1
+        if not under_way.threads:
+            self._answer(Sealed(under_way.effect.ticket, tuple(chunk for chunk in under_way.chunks if chunk is not None)))
+
+    def _opened_some(self, opening: Opening) -> None:
+        if opening.is_abandoned:
+            self._give_back_abandoned(opening)
+            return
+        while opening.under_way and opening.under_way[0].done() and not opening.is_abandoned:
+            self._opened(opening, opening.under_way.popleft().result())
+
+    def _give_back_abandoned(self, opening: Opening) -> None:
+        if opening.under_way and all(future.done() for future in opening.under_way):
+            opening.under_way.clear()
             self._arena.give_back(opening.slot)
 
     def _opened(self, opening: Opening, event: Opened) -> None:
@@ -83,26 +140,34 @@ class Sealing:
             del self._openings[event.ticket]  # the slot is the payload's now
         self._answer(event)
 
-    def _on_thread(self, future: "Future[Answer]", done: Callable[["Future[Answer]"], None]) -> None:
-        def back_to_the_loop(future: "Future[Answer]") -> None:
+    def _on_thread(self, future: "Future[Any]", done: Callable[["Future[Any]"], None]) -> None:
+        def back_to_the_loop(future: "Future[Any]") -> None:
             if not future.cancelled():
-                with suppress(RuntimeError):  # the loop is closed: nobody waits for this any more
-                    self._loop.call_soon_threadsafe(done, future)
+                self._in_the_loop(done, future)
 
         future.add_done_callback(back_to_the_loop)
 
+    def _in_the_loop(self, do: Callable[[Any], None], argument: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits for this any more
+            self._loop.call_soon_threadsafe(do, argument)
 
-def _sealed(effect: Seal) -> Sealed:
-    slot = effect.payload.buffer
-    assert isinstance(slot, Slot)
-    plain = slot.view[: effect.payload.length]
-    count = envelope.chunk_count(len(plain))
-    chunks = []
-    for index in range(count):
-        start = index * envelope.CHUNK_BYTES
-        sealed = envelope.seal_chunk(effect.key, index, index == count - 1, plain[start : start + envelope.CHUNK_BYTES])
-        chunks.append(Payload(len(sealed), envelope.digest(sealed), sealed))
-    return Sealed(effect.ticket, tuple(chunks))
+
+def _sealed_short(effect: Seal, slot: Slot) -> Sealed:
+    sealed = envelope.seal_chunk(effect.key, 0, True, slot.view[: effect.payload.length])
+    return Sealed(effect.ticket, (Payload(len(sealed), envelope.digest(sealed), sealed),))
+
+
+def _seal_some(under_way: SealingUnderWay) -> None:
+    """Seals one chunk after the other that no other thread has taken. Nothing here keeps a reference to one."""
+    key, count = under_way.effect.key, len(under_way.places)
+    for index in under_way.left:
+        place, is_last = under_way.places[index], index == count - 1
+        if under_way.is_in_place:
+            envelope.seal_in_place(key, index, is_last, place)
+            sealed: bytes | memoryview = place.toreadonly()
+        else:
+            sealed = envelope.seal_chunk(key, index, is_last, place[: len(place) - TAG_BYTES])
+        under_way.chunks[index] = Payload(len(sealed), envelope.digest(sealed), sealed)
 
 
 def _opened(effect: Open, slot: Slot) -> Opened:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
-from node.arena import Arena
+from node.arena import Arena, Slot
 from node.channel import Channel, ChannelClosed
 from node.disk import write_durably
 from node.orders import (
@@ -36,8 +36,9 @@ from node.orders import (
     to_message,
 )
 from p2pfl.failure import Failure
-from p2pfl.protocol.envelope import digest
+from p2pfl.protocol.envelope import digest, places
 from p2pfl.protocol.events import Arrived, Learn, Payload, PeerId
+from p2pfl.protocol.wire import TAG_BYTES
 
 if TYPE_CHECKING:
     from p2pfl.learning.learner import Learner
@@ -141,7 +142,7 @@ class Trainer:
         except (LearningFailed, MemoryError) as failure:
             return LearnRefused(order.step, str(failure) or type(failure).__name__)
         payload = memoryview(computed.payload).cast("B")
-        self._arena.slot(order.outgoing_slot).view[: len(payload)] = payload
+        place_for_sealing(payload, self._arena.slot(order.outgoing_slot))
         if self._record is not None:
             self._record.add(memoryview(computed.mixed).cast("B"))
         self._undelivered = state
@@ -183,6 +184,15 @@ class Trainer:
         except Failure as failure:
             return _unready(failure)
         return Loaded()
+
+
+def place_for_sealing(payload: memoryview, slot: Slot) -> None:
+    """Into its slot, chunk by chunk, each with the room behind it that sealing it there will take."""
+    start = 0
+    for place in places(slot.view, len(payload)):
+        end = start + len(place) - TAG_BYTES
+        place[: end - start] = payload[start:end]
+        start = end
 
 
 def learner_of(order: Prepare) -> "tuple[Task, Model, Learner]":

@@ -11,13 +11,13 @@ from node.arena import Arena
 
 
 def test_what_one_process_writes_into_a_slot_another_reads_from_it() -> None:
-    arena = Arena.create(slot_bytes=100_000, count=3)
+    arena = Arena.create(update_bytes=100_000, count=3)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         reader = (
             "import socket, sys; from node.arena import Arena\n"
             "_, fds, _, _ = socket.recv_fds(socket.socket(fileno=int(sys.argv[1])), 1, 1)\n"
-            "sys.stdout.buffer.write(Arena(fds[0], 100_000, 3).slot(1).view[:5])"
+            "sys.stdout.buffer.write(Arena(fds[0], 100_016, 3).slot(1).view[:5])"
         )
         arena.slot(1).view[:5] = b"hello"
         socket.send_fds(ours, [b"."], [arena.fd])
@@ -27,22 +27,23 @@ def test_what_one_process_writes_into_a_slot_another_reads_from_it() -> None:
     assert read.stdout == b"hello"
 
 
-def test_slots_do_not_overlap_and_have_the_length_asked_for() -> None:
-    arena = Arena.create(slot_bytes=5, count=2)
-    arena.slot(0).view[:] = b"aaaaa"
-    arena.slot(1).view[:] = b"bbbbb"
-    assert bytes(arena.slot(0).view) == b"aaaaa"
+def test_slots_do_not_overlap_and_have_room_for_an_update_that_is_sealed_where_it_lies() -> None:
+    arena = Arena.create(update_bytes=5, count=2)
+    arena.slot(0).view[:] = b"a" * (5 + 16)
+    arena.slot(1).view[:] = b"b" * (5 + 16)
+    assert bytes(arena.slot(0).view) == b"a" * (5 + 16)
+    assert Arena.create(update_bytes=(1 << 20) + 1, count=1).slot_bytes == (1 << 20) + 1 + 2 * 16
 
 
 def test_the_lowest_free_slot_is_taken_first_so_that_few_pages_are_ever_touched() -> None:
-    arena = Arena.create(slot_bytes=1, count=3)
+    arena = Arena.create(update_bytes=1, count=3)
     first, second = arena.take(), arena.take()
     arena.give_back(first)
     assert (arena.take().index, second.index) == (0, 1)
 
 
 def test_running_out_and_giving_back_twice_are_our_own_bugs() -> None:
-    arena = Arena.create(slot_bytes=1, count=1)
+    arena = Arena.create(update_bytes=1, count=1)
     slot = arena.take()
     with pytest.raises(AssertionError, match="in use"):
         arena.take()
@@ -51,12 +52,26 @@ def test_running_out_and_giving_back_twice_are_our_own_bugs() -> None:
         arena.give_back(slot)
 
 
+def test_a_shared_slot_is_free_when_all_have_given_it_back() -> None:
+    arena = Arena.create(update_bytes=1, count=1)
+    slot = arena.take()
+    arena.share(slot)
+    arena.give_back(slot)
+    with pytest.raises(AssertionError, match="in use"):
+        arena.take()
+    arena.give_back(slot)
+    assert arena.take() == slot
+    arena.give_back(slot)
+    with pytest.raises(AssertionError, match="free"):
+        arena.share(slot)
+
+
 def test_it_has_no_name_on_any_disk() -> None:
-    arena = Arena.create(slot_bytes=1, count=1)
+    arena = Arena.create(update_bytes=1, count=1)
     assert os.fstat(arena.fd).st_nlink == 0
 
 
 def test_a_slot_that_does_not_exist_is_not_found() -> None:
-    arena = Arena.create(slot_bytes=1, count=1)
+    arena = Arena.create(update_bytes=1, count=1)
     with pytest.raises(IndexError):
         arena.slot(1)

@@ -69,11 +69,11 @@ class Bench:
         return answer
 
     def vector(self, slot: int = 0) -> np.ndarray:
-        return np.frombuffer(self.arena.slot(slot).view, dtype=np.float32).copy()
+        return np.frombuffer(self.arena.slot(slot).view[: self.ready.update_bytes], dtype=np.float32).copy()
 
     def put(self, slot: int, vector: np.ndarray) -> tuple[bytes, int, int, int, int]:
         """As an update that arrived from the other."""
-        self.arena.slot(slot).view[:] = vector.astype(np.float32).tobytes()
+        self.arena.slot(slot).view[: self.ready.update_bytes] = vector.astype(np.float32).tobytes()
         return OTHER, 0, 0, slot, self.ready.update_bytes
 
 
