@@ -153,10 +153,16 @@ class Keyring:
         return shared
 
 
+def keeps_secrets(key: bytes) -> bool:
+    """Whether this X25519 public key does. Points of low order agree on zero with everybody; libsodium would refuse them, but
+    only when the key is used."""
+    u = int.from_bytes(key, "little") & (1 << 255) - 1
+    return len(key) == bindings.crypto_box_PUBLICKEYBYTES and u % _P not in _LOW_ORDER
+
+
 def check_seal_key(member: Member) -> None:
-    """Points of low order agree on zero with everybody; libsodium would refuse them, but only at the first update."""
-    u = int.from_bytes(member.seal_key, "little") & (1 << 255) - 1
-    if len(member.seal_key) != bindings.crypto_box_PUBLICKEYBYTES or u % _P in _LOW_ORDER:
+    """Raises `Failure` unless the member's seal key keeps secrets."""
+    if not keeps_secrets(member.seal_key):
         message = f"member {member.name!r}: its seal_key is no X25519 public key."
         raise Failure("bad_member", message, "Copy its [[member]] block again.")
 
