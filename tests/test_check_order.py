@@ -4,11 +4,13 @@ Every fault below can be put into one and the same offer, alone or with any othe
 changes nothing else, and it burns a sequence number only if the signer really signed it.
 """
 
+from collections.abc import Sized
 from dataclasses import replace
 
 import pytest
 
 from p2pfl.protocol import envelope, wire
+from p2pfl.protocol.allowance import Allowance
 from p2pfl.protocol.charter import GossipRules
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import Effect, FrameReceived, PeerId, Rejected
@@ -31,7 +33,7 @@ class Stage:
         self.ring.settle(learn=False)
         self.entropy = SeededEntropy(7, b"order")
 
-    def tell(self, hop: PeerId, frames: tuple[bytes, ...]) -> list[Effect]:
+    def tell(self, hop: PeerId, frames: tuple[Sized, ...]) -> list[Effect]:
         return self.ring.tell(RECEIVER, FrameReceived(hop, frames))
 
     def tell_faulty(self, *faults: Reason) -> list[Effect]:
@@ -45,7 +47,7 @@ class Stage:
     def signer(self, faults: tuple[Reason, ...]) -> int:
         return FAR if Reason.NOT_NEIGHBOR in faults else SIGNER
 
-    def offer(self, *faults: Reason, seq: int = 5, content: bytes = b"content.") -> tuple[bytes, ...]:
+    def offer(self, *faults: Reason, seq: int = 5, content: bytes = b"content.") -> tuple[Sized, ...]:
         charter, ids = self.ring.charter, self.ring.ids
         signer = self.signer(faults)
         signs = Keyring(self.ring[signer].identity, self.ring.members)
@@ -84,7 +86,9 @@ class Stage:
         if Reason.KIND in faults:
             head[2] = 99
         body = sealed + b"x" if Reason.BAD_CHUNK in faults else sealed
-        extra = (b"third",) if Reason.BAD_FRAMES in faults else ()
+        extra: tuple[Sized, ...] = (b"third",) if Reason.BAD_FRAMES in faults else ()
+        if Reason.RATE_LIMITED in faults:
+            extra = (range(2 << 30),)  # as long as that many bytes
         return bytes(head), body, *extra
 
 
@@ -117,6 +121,7 @@ def test_of_two_faults_the_earlier_is_named(first: Reason) -> None:
 def test_what_the_signer_did_not_sign_burns_none_of_its_numbers(fault: Reason) -> None:
     stage = Stage()
     stage.tell_faulty(fault)
+    stage.ring.pass_time(Allowance().ban_min_s if fault is Reason.RATE_LIMITED else 0.0, learn=False)
     assert rejections(stage.tell(stage.ring.ids[SIGNER], stage.offer())) == []
 
 

@@ -11,6 +11,7 @@ class Reason(StrEnum):
     """Why something from the network, or from a trainer's decoding of it, was refused. The order is the order of the checks."""
 
     NOT_MEMBER = "not_member"  # the hop or the signer is not in the membership
+    RATE_LIMITED = "rate_limited"  # more messages or bytes than a member may send; not looked at
     BAD_FRAMES = "bad_frames"  # not the frames that its kind has, an empty one, or a chunk over its limit
     BAD_HEADER = "bad_header"  # the first frame is not one of our messages, or a field is out of its bounds
     VERSION = "version"  # another protocol version

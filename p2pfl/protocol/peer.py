@@ -16,6 +16,7 @@ from typing import assert_never
 import msgpack
 
 from p2pfl.protocol import wire
+from p2pfl.protocol.allowance import Allowance, Allowances
 from p2pfl.protocol.charter import Charter, Member
 from p2pfl.protocol.envelope import Signer
 from p2pfl.protocol.errors import Reason, RejectedFrame
@@ -110,12 +111,23 @@ class Peer:
         if restored is not None:
             self._restore(restored)
         self._neighbors = Neighbors()
+        self._allowances = Allowances(Allowance())
         self.inbox = Inbox(own, signer, charter, self._window, self.ledger, self._neighbors)
         self.inbox.slots.advance(self.step)
         self._outbox = Outbox(own, samples, signer, charter, boot, entropy)
         self._tickets = count(1)
         self._waits = Waits(self._rules)
         self._is_gathering = True
+
+    @property
+    def neighbors(self) -> Neighbors:
+        """For people and records, like the ledger: not to be changed from outside."""
+        return self._neighbors
+
+    @property
+    def allowances(self) -> Allowances:
+        """As `neighbors`."""
+        return self._allowances
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """What follows from one event. Costs as much as a header, never as much as a model."""
@@ -334,6 +346,8 @@ class Peer:
     def _receive(self, hop: PeerId, frames: tuple[Sized, ...], now: Instant) -> list[Effect]:
         if hop not in self._members:
             raise RejectedFrame(Reason.NOT_MEMBER, hop)
+        if not self._allowances.admits(hop, sum(map(len, frames)), now.monotonic):
+            raise RejectedFrame(Reason.RATE_LIMITED, hop)
         message, body = wire.read(frames)
         match message:
             case wire.Hello():
@@ -353,6 +367,8 @@ class Peer:
     def _reject(self, hop: PeerId, refusal: RejectedFrame) -> list[Effect]:
         blame = PeerId(refusal.blame) if refusal.blame is not None else hop
         self.ledger.reasons[blame, refusal.reason] += 1
+        if refusal.reason is not Reason.RATE_LIMITED:
+            self._allowances.refused(hop)
         effects: list[Effect] = [Rejected(refusal.reason, blame)]
         if refusal.reason is Reason.VERSION and self._neighbors.should_tell_version(hop):
             effects.append(self._hello(hop, reply=False))
