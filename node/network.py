@@ -29,10 +29,10 @@ from node.orders import Answer, Prepare, Ready
 from node.setup import Setup, from_fd, take
 from node.trainer_process import TrainerDied, TrainerProcess
 from p2pfl.failure import ExitCode, Failure
+from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.charter import Charter, Member
 from p2pfl.protocol.events import Event, PeerId, Started, StopRequested
 from p2pfl.protocol.identity import Identity, Keyring
-from p2pfl.protocol.outbox import Boot
 from p2pfl.protocol.peer import Peer
 from p2pfl.protocol.randomness import Choices
 from p2pfl.protocol.round import static_plan

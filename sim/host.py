@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from p2pfl.learning.learner import Computed, Learner, LearnerState, LearningFailed
+from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.charter import Charter
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import (
@@ -43,7 +44,6 @@ from p2pfl.protocol.events import (
 )
 from p2pfl.protocol.identity import Identity
 from p2pfl.protocol.ledger import Ledger
-from p2pfl.protocol.outbox import Boot
 from p2pfl.protocol.peer import Peer
 from p2pfl.protocol.randomness import Choices
 from p2pfl.protocol.round import static_plan

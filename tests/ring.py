@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from p2pfl.protocol import envelope, wire
+from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.charter import Charter, GossipRules, Member
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import (
@@ -42,7 +43,6 @@ from p2pfl.protocol.events import (
     Verdict,
 )
 from p2pfl.protocol.identity import Identity, Keyring
-from p2pfl.protocol.outbox import Boot
 from p2pfl.protocol.peer import Peer, State
 from p2pfl.protocol.randomness import Choices
 from p2pfl.protocol.round import static_plan

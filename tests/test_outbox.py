@@ -1,10 +1,11 @@
 """What leaves a peer: one signature for many readers, and no more than a reader asked for."""
 
 from p2pfl.protocol import envelope, wire
+from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.charter import Charter, GossipRules
 from p2pfl.protocol.events import Outgoing, Payload, PeerId, Sealed
 from p2pfl.protocol.ledger import Ledger
-from p2pfl.protocol.outbox import Boot, Outbox
+from p2pfl.protocol.outbox import Outbox
 from sim.entropy import SeededEntropy
 
 

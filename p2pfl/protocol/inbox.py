@@ -76,19 +76,20 @@ class Inbox:
             return self._refuse(update, Reason.BAD_CHUNK)
         return self._open(update, chunk.index, body)
 
-    def opened(self, event: Opened) -> tuple[Arriving | None, list[Effect]]:
-        """A chunk was opened, or was not what was offered. Returns the update when it is whole."""
+    def opened(self, event: Opened, now: float) -> tuple[PeerId | None, list[Effect]]:
+        """A chunk was opened, or was not what was offered. Returns whose it is; None if its update was let go meanwhile."""
         update = self._opening.get(event.ticket)
         if update is None:
             return None, [Release(event.payload)] if event.payload is not None else []
         if event.reason is not None:
-            return None, self._refuse(update, event.reason)
+            return update.sender, self._refuse(update, event.reason)
         if event.payload is None:
             is_half_used = update.credited - (event.index + 1) <= CREDIT_CHUNKS // 2
-            return None, [self._credit(update, event.index + 1)] if is_half_used and not self._is_granted(update) else []
+            is_due = is_half_used and not self._is_granted(update)
+            return update.sender, [self._credit(update, event.index + 1)] if is_due else []
         del self._opening[event.ticket]
-        update.payload = event.payload
-        return update, []
+        update.payload, update.whole_at = event.payload, now
+        return update.sender, []
 
     def credit_again(self, peer: PeerId) -> list[Effect]:
         """The link to this peer is new; credit on the old one may be lost, and to say it twice is harmless."""

@@ -5,20 +5,12 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from p2pfl.protocol import envelope, wire
+from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.charter import Charter
 from p2pfl.protocol.envelope import Signer
 from p2pfl.protocol.events import Effect, Outgoing, Payload, PeerId, Release, Seal, Sealed, Send
 from p2pfl.protocol.ledger import Ledger
 from p2pfl.protocol.randomness import Entropy
-
-
-@dataclass(frozen=True, slots=True)
-class Boot:
-    """One life of a peer's process: `epoch` grows with every start and is durable before anything is sent, `id` is random,
-    so that a disk restored from a backup is not taken for a liar."""
-
-    epoch: int
-    id: bytes
 
 
 @dataclass(slots=True)

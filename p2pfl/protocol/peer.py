@@ -17,6 +17,7 @@ import msgpack
 
 from p2pfl.protocol import wire
 from p2pfl.protocol.allowance import Allowance, Allowances
+from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.charter import Charter, Member
 from p2pfl.protocol.envelope import Signer
 from p2pfl.protocol.errors import Reason, RejectedFrame
@@ -49,9 +50,10 @@ from p2pfl.protocol.events import (
 from p2pfl.protocol.inbox import Inbox
 from p2pfl.protocol.ledger import Ledger
 from p2pfl.protocol.neighbors import Neighbors
-from p2pfl.protocol.outbox import Boot, Outbox, OwnUpdate
+from p2pfl.protocol.outbox import Outbox, OwnUpdate
 from p2pfl.protocol.randomness import Choices, Entropy
-from p2pfl.protocol.round import Plan, Waits, age_weights
+from p2pfl.protocol.round import Plan, age_weights
+from p2pfl.protocol.wait import Wait
 from p2pfl.protocol.window import ReplayWindow
 
 
@@ -104,8 +106,6 @@ class Peer:
         self._learned_step = 0
         self._learn: Learn | None = None
         self._failures = 0
-        self._wait_began = 0.0
-        self._waited = 0.0
         self._mixed_age = 0
         self._persisted_at = 0.0  # monotonic; of the start, until something was persisted
         if restored is not None:
@@ -116,8 +116,7 @@ class Peer:
         self.inbox.slots.advance(self.step)
         self._outbox = Outbox(own, samples, signer, charter, boot, entropy)
         self._tickets = count(1)
-        self._waits = Waits(self._rules)
-        self._is_gathering = True
+        self._wait = Wait(own, plan, self._rules, self._neighbors, self.inbox.slots)
 
     @property
     def neighbors(self) -> Neighbors:
@@ -126,7 +125,6 @@ class Peer:
 
     @property
     def allowances(self) -> Allowances:
-        """As `neighbors`."""
         return self._allowances
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
@@ -164,7 +162,7 @@ class Peer:
 
     def _start(self, now: Instant) -> list[Effect]:
         self._persisted_at = now.monotonic
-        dials: list[Effect] = [Dial(peer) for peer in self._everyone_near()]
+        dials: list[Effect] = [Dial(peer) for peer in self._plan.near]
         if self._is_last(self.step):
             return [*dials, *self._part(now)]
         # A model that was trained before a restart lacks only its encoded update; learning nothing makes it anew.
@@ -203,7 +201,7 @@ class Peer:
                 effects.append(Rejected(verdict.reason, verdict.sender))
         present = {arrived.sender for arrived in learn.arrived}
         missing = tuple(peer for peer in sorted(learn.weights) if peer != self.own and peer not in present)
-        effects.append(RoundEnded(event.step, event.metrics, self._waited, applied, missing))
+        effects.append(RoundEnded(event.step, event.metrics, self._wait.seconds, applied, missing))
         if self._is_last(event.step):
             effects += [Release(outgoing.payload) for outgoing in event.outgoing]
             return effects + self._part(now)
@@ -211,30 +209,28 @@ class Peer:
             effects += self._outbox.begin(outgoing, next(self._tickets), event.step, part, self.age)
         if now.monotonic - self._persisted_at >= self._rules.checkpoint_s:
             effects.append(self._persist(now))
-        return effects + self._wait(now)
+        return effects + self._begin_waiting(now)
 
     def _learn_failed(self, now: Instant) -> list[Effect]:
         """The model is what it was. Go on with it, more slowly each time, so that a broken trainer can't spin."""
         self._failures += 1
         effects = self._release_arrived()
-        return effects + (self._part(now) if self._is_last(self.step) else self._wait(now))
+        return effects + (self._part(now) if self._is_last(self.step) else self._begin_waiting(now))
 
     # ---- waiting --------------------------------------------------------------------------------------------------------
 
-    def _wait(self, now: Instant) -> list[Effect]:
+    def _begin_waiting(self, now: Instant) -> list[Effect]:
         self.state = State.WAITING
-        self._wait_began = now.monotonic
         if self._rules.mode == "async":
-            jitter = self._choices.uniform(0.9, 1.1)
-            self.deadline = now.monotonic + self._rules.period_s * jitter * self._slowdown
+            period_s = self._rules.period_s * self._choices.uniform(0.9, 1.1) * self._slowdown
+            self.deadline = self._wait.begin_period(now.monotonic, period_s)
         else:
-            patience = self._rules.gather_s if self._is_gathering else self._waits.patience()
-            self.deadline = now.monotonic + max(patience, self._penance)
+            self.deadline = self._wait.begin(now.monotonic, least=self._penance)
         return self._greet_the_silent() + self._end_wait_if_over(now)
 
     def _greet_the_silent(self) -> list[Effect]:
         """A hello may be lost like any message; ask again those who are linked and have not answered."""
-        silent = [p for p in self._everyone_near() if self._neighbors.of(p).has_link and not self._neighbors.of(p).is_ready]
+        silent = [p for p in self._plan.near if (one := self._neighbors.of(p)).has_link and not one.is_ready]
         return [self._hello(peer, reply=True) for peer in silent]
 
     def _end_wait_if_over(self, now: Instant) -> list[Effect]:
@@ -243,78 +239,30 @@ class Peer:
         if self.state is not State.WAITING or self._outbox.is_sealing:
             return []
         is_overdue = self.deadline is None or now.monotonic >= self.deadline
-        return self._mix(now) if is_overdue or self._is_complete(now) else []
-
-    def _is_complete(self, now: Instant) -> bool:
-        """Whether nothing that is worth waiting for can still come."""
-        if self._rules.mode == "async" or now.monotonic < self._wait_began + self._penance:
-            return False
-        return not any(map(self._is_awaited, self._plan(self.step).weights)) and not self._is_cut_off()
-
-    def _is_cut_off(self) -> bool:
-        """Whether no neighbor that has not parted can be reached. Links come back; a peer that did not wait for that would
-        train alone through all its rounds within seconds."""
-        remaining = [p for p in self._plan(self.step).weights if p != self.own and not self._neighbors.of(p).is_parted]
-        return bool(remaining) and not any(self._neighbors.of(peer).is_ready for peer in remaining)
-
-    def _is_awaited(self, peer: PeerId) -> bool:
-        """Whether this round's update of a neighbor can still come, and is not here."""
-        if peer == self.own:
-            return False
-        neighbor = self._neighbors.of(peer)
-        update = self.inbox.slots.current(peer)
-        if update is not None and update.header.step == self.step:
-            return update.payload is None and neighbor.is_ready
-        if not neighbor.is_ready:
-            return self._is_gathering and not neighbor.is_parted
-        return not neighbor.is_parted and self.inbox.slots.later(peer) is None
+        return self._mix(now) if is_overdue or self._wait.is_complete(now.monotonic) else []
 
     def _mix(self, now: Instant) -> list[Effect]:
         """The wait is over: take what is here into the next `Learn`."""
-        self._waited = now.monotonic - self._wait_began
         effects: list[Effect] = []
+        self._wait.end(now.monotonic)
         if self._rules.mode == "rounds":
-            self._observe_waits()
-            effects += self._jump_if_left_behind()
-        self._is_gathering = False
+            effects += self._go_on_to(self._wait.round_to_join())
         weights, age = self._plan(self.step).weights, self.age
         taken = self.inbox.slots.take()
         if self._rules.mode == "async":
             ages = {update.sender: update.header.age for update in taken}
             weights, age = age_weights(self.own, self.age, ages, self._rules.age_cap)
-        unnamed = [update for update in taken if update.sender not in weights]
         arrived = tuple(update.arrived() for update in taken if update.sender in weights)
-        self.step += 1
-        for update in [*unnamed, *self.inbox.slots.advance(self.step)]:
-            effects += self.inbox.let_go(update)
+        unnamed = [effect for update in taken if update.sender not in weights for effect in self.inbox.let_go(update)]
+        effects += [*unnamed, *self._go_on_to(self.step + 1)]
         return effects + self._begin_learning(arrived, weights, self._local_steps, age)
 
-    def _observe_waits(self) -> None:
-        """How late everybody was who has come this far: once a round, however many updates somebody sends. Who is further
-        was not late."""
-        if self._is_gathering:
-            return
-        for peer in self._plan(self.step).weights:
-            update = self.inbox.slots.current(peer)
-            if update is not None and update.payload is not None and update.header.step == self.step:
-                self._waits.observe(update.whole_at - self._wait_began)
-            elif self.inbox.slots.later(peer) is not None:
-                self._waits.observe(0.0)
-
-    def _jump_if_left_behind(self) -> list[Effect]:
-        """A peer that was slow or away, and has nothing to mix in its own round while most neighbors are ahead, joins theirs.
-
-        The lower median of what neighbors signed decides, so that fewer than half of them can't exile it with a lie.
-        """
-        senders = [peer for peer in self._plan(self.step).weights if peer != self.own]
-        if any((u := self.inbox.slots.current(p)) is not None and u.header.step == self.step for p in senders):
+    def _go_on_to(self, step: int) -> list[Effect]:
+        """Be in this round; nothing follows where that is the present one."""
+        if step == self.step:
             return []
-        steps = sorted(neighbor.signed_step for p in senders if (neighbor := self._neighbors.of(p)).is_ready)
-        lower_median = steps[(len(steps) - 1) // 2] if steps else -1
-        if lower_median <= self.step:
-            return []
-        self.step = lower_median
-        return [effect for stale in self.inbox.slots.advance(self.step) for effect in self.inbox.let_go(stale)]
+        self.step = step
+        return [effect for update in self.inbox.slots.advance(step) for effect in self.inbox.let_go(update)]
 
     def _deadline_reached(self, now: Instant) -> list[Effect]:
         if self.deadline is None or now.monotonic < self.deadline:
@@ -357,10 +305,10 @@ class Peer:
             case wire.Credit():
                 return self._outbox.credited(hop, message)
             case wire.Chunk():
-                return self.inbox.chunk(hop, message, body)
+                return self.inbox.chunk(hop, message, body) + self._look_again(hop, now)
             case wire.Bye():
                 self._neighbors.of(hop).is_parted = True
-                return self._look_again(now)
+                return self._look_again(hop, now)
             case _:
                 assert_never(message)
 
@@ -369,6 +317,7 @@ class Peer:
         self.ledger.reasons[blame, refusal.reason] += 1
         if refusal.reason is not Reason.RATE_LIMITED:
             self._allowances.refused(hop)
+        self._wait.look_at(hop)  # what was refused for its content has still shown that its signer is there
         effects: list[Effect] = [Rejected(refusal.reason, blame)]
         if refusal.reason is Reason.VERSION and self._neighbors.should_tell_version(hop):
             effects.append(self._hello(hop, reply=False))
@@ -387,16 +336,16 @@ class Peer:
         was_ready = self._neighbors.of(hop).is_ready
         self._neighbors.of(hop).greeted(hello.boot_id)
         effects: list[Effect] = [self._hello(hop, reply=False)] if hello.reply else []
-        return effects + self._catch_up_if_new(hop, was_ready) + self._look_again(now)
+        return effects + self._catch_up_if_new(hop, was_ready) + self._look_again(hop, now)
 
     def _link_up(self, peer: PeerId, now: Instant) -> list[Effect]:
         self._neighbors.link_up(peer)
         effects = [self._hello(peer, reply=True), *self.inbox.credit_again(peer)]
-        return effects + self._catch_up_if_new(peer, was_ready=False) + self._look_again(now)
+        return effects + self._catch_up_if_new(peer, was_ready=False) + self._look_again(peer, now)
 
     def _link_down(self, peer: PeerId, now: Instant) -> list[Effect]:
         self._neighbors.of(peer).link_down()
-        return self._look_again(now)
+        return self._look_again(peer, now)
 
     def _catch_up_if_new(self, peer: PeerId, was_ready: bool) -> list[Effect]:
         """A neighbor became ready: offer it what it missed, or tell it that no more will come. Only this moment counts, so that
@@ -411,18 +360,16 @@ class Peer:
         return [*effects, self._bye(peer)] if self.state is State.PARTING else effects
 
     def _offered(self, hop: PeerId, offer: wire.Offer, body: Sized | None, now: Instant) -> list[Effect]:
-        def is_expected(sender: PeerId, step: int) -> bool:
-            return sender in self._plan(step).weights
-
         was_ready = self._neighbors.of(hop).is_ready
-        effects = self.inbox.offered(hop, offer, body, is_expected)
-        return effects + self._catch_up_if_new(hop, was_ready) + self._look_again(now)
+        effects = self.inbox.offered(hop, offer, body, self._is_expected)
+        return effects + self._catch_up_if_new(hop, was_ready) + self._look_again(hop, now)
+
+    def _is_expected(self, sender: PeerId, step: int) -> bool:
+        return sender in self._plan(step).weights
 
     def _opened(self, event: Opened, now: Instant) -> list[Effect]:
-        update, effects = self.inbox.opened(event)
-        if update is not None:
-            update.whole_at = now.monotonic
-        return effects + self._look_again(now)
+        sender, effects = self.inbox.opened(event, now.monotonic)
+        return effects if sender is None else effects + self._look_again(sender, now)
 
     def _sealed(self, event: Sealed, now: Instant) -> list[Effect]:
         update, effects = self._outbox.sealed(event)
@@ -438,16 +385,12 @@ class Peer:
     def _readers_of(self, update: OwnUpdate) -> tuple[PeerId, ...]:
         return self._plan(update.step).send_to if update.readers is None else update.readers
 
-    def _everyone_near(self) -> list[PeerId]:
-        """All that this round's plan sends to or receives from."""
-        plan = self._plan(self.step)
-        return sorted({*plan.send_to, *plan.weights} - {self.own})
-
-    def _look_again(self, now: Instant) -> list[Effect]:
+    def _look_again(self, peer: PeerId, now: Instant) -> list[Effect]:
         """Something about a neighbor changed: perhaps the wait is over, or nobody needs us any more."""
-        if self.state is State.PARTING and self._everyone_parted():
-            return self._finish()
-        return self._end_wait_if_over(now)
+        if self.state is State.WAITING:
+            self._wait.look_at(peer)
+            return self._end_wait_if_over(now)
+        return self._finish() if self.state is State.PARTING and self._everyone_parted() else []
 
     # ---- ending ---------------------------------------------------------------------------------------------------------
 
@@ -462,12 +405,12 @@ class Peer:
         return effects + self._finish() if self._everyone_parted() else effects
 
     def _everyone_parted(self) -> bool:
-        neighbors = (self._neighbors.of(peer) for peer in self._plan(self.step).send_to)
+        neighbors = (self._neighbors.of(peer) for peer in self._plan.readers)
         return all(neighbor.is_parted or not neighbor.is_ready for neighbor in neighbors)
 
     def _byes(self) -> list[Effect]:
         """Those we send to need not await us, and those we receive from need not stay for us."""
-        return [self._bye(peer) for peer in self._everyone_near() if self._neighbors.of(peer).is_ready]
+        return [self._bye(peer) for peer in self._plan.near if self._neighbors.of(peer).is_ready]
 
     def _bye(self, peer: PeerId) -> Send:
         # On the bulk link, so that it can't overtake the last offer.

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median_low
 
 from p2pfl.protocol.charter import GossipRules
@@ -17,16 +17,37 @@ class RoundPlan:
     weights: Mapping[PeerId, float]
 
 
-Plan = Callable[[int], RoundPlan]
-"""A pure function of the round. Whoever makes it knows the members and the graph."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Whom a peer gossips with: called with a round, from 0, it gives that round's plan.
+
+    of: a pure function of the round; whoever makes it knows the members and the graph. readers, senders: everyone that any
+    round sends to, or receives from, oneself excluded and in canonical order.
+    """
+
+    of: Callable[[int], RoundPlan]
+    readers: tuple[PeerId, ...]
+    senders: tuple[PeerId, ...]
+    near: tuple[PeerId, ...] = field(init=False)  # both: whom to keep links to
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "near", tuple(sorted({*self.readers, *self.senders})))
+
+    def __call__(self, round: int) -> RoundPlan:
+        return self.of(round)
 
 
 def static_plan(own: PeerId, send_to: Iterable[PeerId], weights: Mapping[PeerId, float]) -> Plan:
     """The same neighbors and weights every round. `weights` must name `own` and sum to 1."""
+    plan = round_plan(own, send_to, weights)
+    return Plan(lambda _round: plan, plan.send_to, tuple(peer for peer in plan.weights if peer != own))
+
+
+def round_plan(own: PeerId, send_to: Iterable[PeerId], weights: Mapping[PeerId, float]) -> RoundPlan:
+    """One round's, in canonical order. `weights` must name `own` and sum to 1."""
     if own not in weights or abs(sum(weights.values()) - 1.0) > 1e-9:
         raise ValueError("the weights of a plan include the peer itself and sum to 1")
-    plan = RoundPlan(tuple(sorted(send_to)), dict(sorted(weights.items())))
-    return lambda _round: plan
+    return RoundPlan(tuple(sorted(send_to)), dict(sorted(weights.items())))
 
 
 class Waits:

@@ -1,0 +1,103 @@
+"""The wait of a round: whose update can still come, how long that is worth waiting for, and which round comes next.
+
+A round waits for those its plan names whose link is up, until all of them are here or its deadline has come. What a neighbor
+does changes only whether this neighbor is awaited; so `look_at` looks at one, however many there are.
+"""
+
+from math import inf
+
+from p2pfl.protocol.charter import GossipRules
+from p2pfl.protocol.events import PeerId
+from p2pfl.protocol.neighbors import Neighbors
+from p2pfl.protocol.round import Plan, Waits
+from p2pfl.protocol.slots import Slots
+
+OPINIONS_MIN = 3  # under a schedule: of fewer, one liar would be the lower median
+
+
+class Wait:
+    """One peer's wait for the updates of the round it is in, `slots.round`; begun anew every round."""
+
+    def __init__(self, own: PeerId, plan: Plan, rules: GossipRules, neighbors: Neighbors, slots: Slots) -> None:
+        self.seconds = 0.0  # that the last one took
+        self._own = own
+        self._plan = plan
+        self._rules = rules
+        self._neighbors = neighbors
+        self._slots = slots
+        self._waits = Waits(rules)
+        self._began = 0.0
+        self._least = 0.0
+        self._is_gathering = True  # the first of all: peers start at different times
+        self._named: dict[PeerId, None] = {}  # whom this round receives from, in canonical order
+        self._awaited: set[PeerId] = set()
+
+    def begin(self, now: float, least: float) -> float:
+        """Wait for this round's neighbors from now on, at least so many seconds; returns the deadline."""
+        self._began, self._least = now, least
+        self._named = dict.fromkeys(peer for peer in self._plan(self._slots.round).weights if peer != self._own)
+        self._awaited = {peer for peer in self._named if self._is_awaited(peer)}
+        patience = self._rules.gather_s if self._is_gathering else self._waits.patience()
+        return now + max(patience, least)
+
+    def begin_period(self, now: float, seconds: float) -> float:
+        """Wait exactly so long, whatever comes, as asynchronous gossip does; returns the deadline."""
+        self._began, self._least = now, inf
+        return now + seconds
+
+    def look_at(self, peer: PeerId) -> None:
+        """Something about this neighbor, or about its update, is not what it was."""
+        if peer in self._named and self._is_awaited(peer):
+            self._awaited.add(peer)
+        else:
+            self._awaited.discard(peer)
+
+    def is_complete(self, now: float) -> bool:
+        """Whether nothing that is worth waiting for can still come."""
+        return not self._awaited and now >= self._began + self._least and not self._is_cut_off()
+
+    def end(self, now: float) -> None:
+        """The wait is over. Remember how late everybody was who has come this far: once a round, however many updates somebody
+        sends. Who is further was not late."""
+        self.seconds = now - self._began
+        if not self._is_gathering:
+            for peer in self._named:
+                update = self._slots.current(peer)
+                if update is not None and update.payload is not None and update.header.step == self._slots.round:
+                    self._waits.observe(update.whole_at - self._began)
+                elif self._slots.later(peer) is not None:
+                    self._waits.observe(0.0)
+        self._is_gathering = False
+
+    def round_to_join(self) -> int:
+        """The round to mix in: a peer that was slow or away, and has nothing to mix in its own round while most neighbors are
+        ahead, joins theirs.
+
+        The lower median of what neighbors signed decides, so that fewer than half of them can't exile it with a lie. Whom only
+        another round names has an opinion once it has signed something; then there must be a few.
+        """
+        round, named = self._slots.round, self._named
+        if any((update := self._slots.current(peer)) is not None and update.header.step == round for peer in named):
+            return round
+        ready = [(peer, one) for peer in self._plan.senders if (one := self._neighbors.of(peer)).is_ready]
+        steps = sorted(one.signed_step for peer, one in ready if peer in named or one.signed_step)
+        is_scheduled = len(self._plan.senders) > len(named)
+        if not steps or (is_scheduled and len(steps) < min(OPINIONS_MIN, len(self._plan.senders))):
+            return round
+        return max(round, steps[(len(steps) - 1) // 2])
+
+    def _is_awaited(self, peer: PeerId) -> bool:
+        """Whether this round's update of a neighbor can still come, and is not here."""
+        neighbor = self._neighbors.of(peer)
+        update = self._slots.current(peer)
+        if update is not None and update.header.step == self._slots.round:
+            return update.payload is None and neighbor.is_ready
+        if not neighbor.is_ready:
+            return self._is_gathering and not neighbor.is_parted
+        return not neighbor.is_parted and self._slots.later(peer) is None
+
+    def _is_cut_off(self) -> bool:
+        """Whether no neighbor that has not parted can be reached. Links come back; a peer that did not wait for that would
+        train alone through all its rounds within seconds."""
+        remaining = [one for peer in self._named if not (one := self._neighbors.of(peer)).is_parted]
+        return bool(remaining) and not any(one.is_ready for one in remaining)
