@@ -143,6 +143,7 @@ def sweep(
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one key. Repeatable.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the cells and the page. [.p2pfl/sweeps/SCENARIO]")] = None,
+    svg: Annotated[bool, typer.Option("--svg", help="Write the curves as SVG too, for a paper.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run every combination under several seeds; goes on where it was interrupted. Writes sweep.html, .json and .csv."""
@@ -156,7 +157,7 @@ def sweep(
     folder = sweep_folder(out, scenario)
     finished = run_cells(folder, axes, chosen, _say)
     title = f"{scenario.name} over {', '.join(axis.key for axis in axes)}" if axes else scenario.name
-    found = sweep_result.write(folder, title, axes, seeds, finished)
+    found = sweep_result.write(folder, title, axes, seeds, finished, with_svg=svg)
     if as_json:
         data = {**sweep_result.as_data(axes, found), "page": str(folder / "sweep.html")}
         print(answer(data))

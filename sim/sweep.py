@@ -36,6 +36,7 @@ class Outcome:
     bytes_per_peer: float
     seconds: float
     accuracy_curve: Float
+    alone_curve: Float  # empty where the run without gossip was not made
     distance_curve: Float
 
 
@@ -105,6 +106,7 @@ def outcome_of(record: RunRecord) -> Outcome:
         bytes_per_peer=_number(mean(sent)),
         seconds=record.seconds,
         accuracy_curve=row_means(record.accuracy),
+        alone_curve=row_means(record.alone_accuracy),
         distance_curve=record.consensus_distance,
     )
 

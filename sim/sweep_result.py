@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ import numpy as np
 
 from p2pfl.report.chart import Unit, written
 from p2pfl.report.overlay import Line, Overlay, Panel, Row, Table, render_overlay
+from p2pfl.report.overlay_svg import overlay_picture
 from p2pfl.report.record import Float
 from sim.grid import Axis
 from sim.interval import mean_and_half_width
 from sim.sweep import CELLS, Finished, Outcome, label
 
 NAME_WIDTH = 29
+ALONE = "alone"
 BAND = "Lines are means over the seeds, bands their 95 % t-intervals."
 
 
@@ -59,13 +61,13 @@ def points(finished: Sequence[Finished]) -> list[Point]:
 def table(axes: Sequence[Axis], found: Sequence[Point]) -> str:
     """At most 80 columns."""
     title = " ".join(axis.key.rpartition(".")[2] for axis in axes)
-    lines = [f"{title[:NAME_WIDTH]:<{NAME_WIDTH}}{'accuracy':>15}{'min':>8}{'consensus':>11}{'MB/peer':>9}{'s':>8}"]
+    lines = [f"{title[:NAME_WIDTH]:<{NAME_WIDTH}}{'accuracy':>15}{'min':>8}{'alone':>8}{'consensus':>11}{'MB/peer':>9}"]
     for point in found:
         name = " ".join(point.values)
         name = name if len(name) <= NAME_WIDTH else name[: NAME_WIDTH - 2] + "…"
         lines.append(
             f"{name:<{NAME_WIDTH}}{_with_half(point.accuracy):>15}{_three(point.accuracy_least.mean):>8}"
-            f"{_three(point.distance.mean):>11}{_three(point.bytes_per_peer.mean / 1e6):>9}{point.seconds.mean:>8.1f}"
+            f"{_three(point.alone.mean):>8}{_three(point.distance.mean):>11}{_three(point.bytes_per_peer.mean / 1e6):>9}"
             + (f"  {gone} diverged" if (gone := len(point.cells) - len(point.outcomes)) else "")
         )
     return "\n".join(lines)
@@ -110,39 +112,42 @@ def as_csv(axes: Sequence[Axis], finished: Sequence[Finished]) -> str:
     return out.getvalue()
 
 
-def page(title: str, axes: Sequence[Axis], seeds: int, found: Sequence[Point]) -> str:
+def overlay(title: str, axes: Sequence[Axis], seeds: int, found: Sequence[Point]) -> Overlay:
     """Small multiples: a panel for each combination of all keys but the last, a line for each value of the last."""
     lines = axes[-1].values if axes else ("all",)
     facts = [f"{len(found)} combinations", f"{seeds} seed{'' if seeds == 1 else 's'} each"]
     facts += [f"{axis.key}: {', '.join(axis.values)}" for axis in axes]
     says = BAND if seeds > 1 else "One seed: no bands. Several tell luck from merit: --seeds 5."
-    return render_overlay(
-        Overlay(
-            kind="sweep",
-            title=title,
-            facts=tuple(facts),
-            legend=tuple(_legend(axes, value) for value in lines),
-            rows=(
-                _row("Mean accuracy of the peers", says, "percent", axes, found, lambda outcome: outcome.accuracy_curve),
-                _row(
-                    "Consensus distance",
-                    f"{says} Both of the logarithm.",
-                    "log",
-                    axes,
-                    found,
-                    lambda outcome: outcome.distance_curve,
-                ),
-            ),
-            tables=(("At the end", "Mean over the seeds ± half of its 95 % t-interval.", _page_table(axes, found)),),
-        )
+    accuracy = _with_alone(
+        _row("Mean accuracy of the peers", says, "percent", axes, found, lambda outcome: outcome.accuracy_curve), axes, found
+    )
+    legend = [_legend(axes, value) for value in lines]
+    if any(line.name == ALONE for panel in accuracy.panels for line in panel.lines):
+        legend.append(ALONE)
+    distance = _row(
+        "Consensus distance", f"{says} Both of the logarithm.", "log", axes, found, lambda outcome: outcome.distance_curve
+    )
+    return Overlay(
+        kind="sweep",
+        title=title,
+        facts=tuple(facts),
+        legend=tuple(legend),
+        rows=(accuracy, distance),
+        tables=(("At the end", "Mean over the seeds ± half of its 95 % t-interval.", _page_table(axes, found)),),
     )
 
 
-def write(folder: Path, title: str, axes: Sequence[Axis], seeds: int, finished: Sequence[Finished]) -> list[Point]:
-    """sweep.html, sweep.json and sweep.csv, beside the cells."""
+def write(
+    folder: Path, title: str, axes: Sequence[Axis], seeds: int, finished: Sequence[Finished], with_svg: bool = False
+) -> list[Point]:
+    """sweep.html, sweep.json and sweep.csv, beside the cells; if wanted, accuracy.svg and distance.svg."""
     found = points(finished)
+    shown = overlay(title, axes, seeds, found)
     data = json.dumps({"schema_version": 1, **as_data(axes, found)}, allow_nan=False)
-    files = {"sweep.html": page(title, axes, seeds, found), "sweep.json": data + "\n", "sweep.csv": as_csv(axes, finished)}
+    files = {"sweep.html": render_overlay(shown), "sweep.json": data + "\n", "sweep.csv": as_csv(axes, finished)}
+    if with_svg:
+        drawn = zip(("accuracy.svg", "distance.svg"), shown.rows, strict=True)
+        files |= {name: picture for name, row in drawn if (picture := overlay_picture(row, shown.legend)) is not None}
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
     return found
@@ -166,6 +171,25 @@ def _row(title: str, says: str, unit: Unit, axes: Sequence[Axis], found: Sequenc
             name = _legend(axes, point.values[-1] if axes else "all")
             panel.append(_line(name, [curve(one) for one in point.outcomes], unit == "log"))
     return Row(title, says, unit, tuple(Panel(name, tuple(lines)) for name, lines in panels.items()))
+
+
+def _with_alone(row: Row, axes: Sequence[Axis], found: Sequence[Point]) -> Row:
+    """One more line in every panel whose combinations are all the same without gossip: those of different graphs are."""
+    groups: dict[str, list[list[Float]]] = {}
+    for point in found:
+        curves = [one.alone_curve for one in point.outcomes]
+        groups.setdefault(label(axes[:-1], point.values[:-1]) if len(axes) > 1 else "", []).append(curves)
+    panels = []
+    for panel in row.panels:
+        first, *others = groups[panel.title]
+        is_one = bool(first) and all(map(len, first)) and all(_are_equal(first, curves) for curves in others)
+        lines = (*panel.lines, _line(ALONE, first, is_log=False)) if is_one else panel.lines
+        panels.append(replace(panel, lines=lines))
+    return replace(row, panels=tuple(panels))
+
+
+def _are_equal(first: Sequence[Float], other: Sequence[Float]) -> bool:
+    return len(first) == len(other) and all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, other, strict=True))
 
 
 def _line(name: str, curves: Sequence[Float], is_log: bool) -> Line:

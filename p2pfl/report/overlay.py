@@ -82,7 +82,7 @@ def render_overlay(overlay: Overlay) -> str:
             overlay=overlay,
             style=Markup(style),
             policy=f"default-src 'none'; style-src '{content_hash(style)}'; img-src data:; base-uri 'none'; form-action 'none'",
-            rows=[(row, drawn) for row in overlay.rows if (drawn := _drawn(row, colour))],
+            rows=[(row, panels) for row in overlay.rows if (panels := drawn(row, colour))],
             key=[(name, *_look(index)) for name, index in colour.items()],
         )
     )
@@ -108,7 +108,7 @@ class DrawnPanel:
     marks: tuple[Stroke, ...]
 
 
-def _drawn(row: Row, colour: dict[str, int]) -> list[DrawnPanel]:
+def drawn(row: Row, colour: dict[str, int]) -> list[DrawnPanel]:
     everything = [values for panel in row.panels for line in panel.lines for values in (line.low, line.middle, line.high)]
     values = np.concatenate(everything) if everything else np.empty(0)
     if not np.isfinite(values).any():

@@ -1,9 +1,10 @@
 """Pictures of a run as files of their own, for a paper: true coordinates, plain fonts, no style sheet, dark on white."""
 
 import re
+from collections.abc import Sequence
 from html import escape
 
-from p2pfl.report.chart import SIDE, Chart
+from p2pfl.report.chart import SIDE, Axis, Chart, Tick
 from p2pfl.report.page import charts_of
 from p2pfl.report.picture import Graph, graph
 from p2pfl.report.plain import plain
@@ -28,13 +29,7 @@ def pictures(record: RunRecord) -> dict[str, str]:
 
 def _curves(chart: Chart) -> str:
     across, down = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-    parts = [_text(LEFT, 16, chart.title, "start", INK, 13)]
-    for tick in chart.y.ticks:
-        y = TOP + down * tick.at / 100
-        parts.append(f'<path d="M{LEFT} {y:.2f}h{across}" stroke="{GRID}"/>{_text(LEFT - 7, y + 4, tick.text, "end")}')
-    for tick in chart.x_ticks:
-        parts.append(_text(LEFT + across * tick.at / 100, HEIGHT - BOTTOM + 16, tick.text, "middle"))
-    parts.append(_text(LEFT + across / 2, HEIGHT - 8, "round", "middle"))
+    parts = [text_at(LEFT, 16, chart.title, "start", INK, 13), *axes(chart.y, chart.x_ticks)]
     for stroke in chart.marks:
         x = LEFT + across * stroke.at / 100
         parts.append(f'<path d="M{x:.2f} {TOP}v{down}" stroke="{MARK}" stroke-dasharray="2 3"/>')
@@ -44,8 +39,22 @@ def _curves(chart: Chart) -> str:
         (chart.alone, f'fill="none" stroke="{ALONE}" stroke-width="1.75" stroke-dasharray="6 4"'),
         (chart.line, f'fill="none" stroke="{LINE}" stroke-width="2"'),
     )
-    parts += [f'<path d="{_placed(path)}" {look} stroke-linejoin="round"/>' for path, look in looks if path]
-    return _document(WIDTH, HEIGHT, chart.says, parts)
+    parts += [f'<path d="{placed(path)}" {look} stroke-linejoin="round"/>' for path, look in looks if path]
+    return document(WIDTH, HEIGHT, chart.says, parts)
+
+
+def axes(y: Axis, x_ticks: Sequence[Tick]) -> list[str]:
+    """Grid, ticks and the word under them, of one plot."""
+    across, down = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    parts = []
+    for tick in y.ticks:
+        height = TOP + down * tick.at / 100
+        parts.append(
+            f'<path d="M{LEFT} {height:.2f}h{across}" stroke="{GRID}"/>{text_at(LEFT - 7, height + 4, tick.text, "end")}'
+        )
+    for tick in x_ticks:
+        parts.append(text_at(LEFT + across * tick.at / 100, HEIGHT - BOTTOM + 16, tick.text, "middle"))
+    return [*parts, text_at(LEFT + across / 2, HEIGHT - 8, "round", "middle")]
 
 
 def _graph(drawn: Graph) -> str:
@@ -60,12 +69,12 @@ def _graph(drawn: Graph) -> str:
         )
         if dot.label:
             away = drawn.radius + 34 if dot.y > SIDE / 2 else -drawn.radius - 14
-            parts.append(_text(dot.x, dot.y + away, dot.label, "middle", INK, 29))
+            parts.append(text_at(dot.x, dot.y + away, dot.label, "middle", INK, 29))
     says = f"Peers coloured by final accuracy, from {drawn.legend[0]} (dark) to {drawn.legend[1]} (light)."
-    return _document(SIDE, SIDE, says, parts)
+    return document(SIDE, SIDE, says, parts)
 
 
-def _placed(path: str) -> str:
+def placed(path: str) -> str:
     """A path in the square of a chart, at its place in the picture."""
     across, down = (WIDTH - LEFT - RIGHT) / SIDE, (HEIGHT - TOP - BOTTOM) / SIDE
     return re.sub(
@@ -75,11 +84,11 @@ def _placed(path: str) -> str:
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str, colour: str = MUTED, size: int = 11) -> str:
+def text_at(x: float, y: float, text: str, anchor: str, colour: str = MUTED, size: int = 11) -> str:
     return f'<text x="{x:.2f}" y="{y:.2f}" text-anchor="{anchor}" fill="{colour}" font-size="{size}">{escape(text)}</text>'
 
 
-def _document(width: int, height: int, says: str, parts: list[str]) -> str:
+def document(width: int, height: int, says: str, parts: list[str]) -> str:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
     return "\n".join(
         [
