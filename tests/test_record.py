@@ -109,7 +109,7 @@ def test_the_later_start_then_the_higher_incarnation_then_having_left_wins() -> 
         record(boot_epoch=3, incarnation=2),
         record(boot_epoch=4, incarnation=0),
     ]
-    assert sorted(later[::-1], key=lambda one: one.precedence) == later
+    assert sorted((later[k] for k in (2, 0, 3, 1)), key=lambda one: one.precedence) == later
 
 
 def test_a_key_of_small_order_signs_nothing() -> None:
