@@ -3,38 +3,24 @@
 One key each for signing (Ed25519: the peer's id), for links (X25519: CURVE) and for wrapped update keys (X25519), so that no
 protocol can be played against another, and the last two can be changed without becoming somebody else.
 
-At rest (all numbers big-endian):
-
-    plain     "p2pfl-id" 1 0 | secrets 96 | BLAKE2b-256 of all before
-    sealed    "p2pfl-id" 1 1 | argon2id operations u32, memory u64 | salt 16 | nonce 24 | XChaCha20-Poly1305 of secrets 96 + 16
-
-What is before the secrets is authenticated with them, so that nobody can weaken it unnoticed.
+How they rest on a disk is `keyfile`; the magic is "p2pfl-id".
 """
 
-import hashlib
-import struct
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nacl import bindings
 from nacl.exceptions import CryptoError
-from nacl.exceptions import RuntimeError as SodiumError
 
-from p2pfl.failure import ExitCode, Failure
+from p2pfl.failure import Failure
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.events import PeerId
+from p2pfl.protocol.keyfile import KeyFile
 from p2pfl.protocol.randomness import Entropy
 
 SECRET_BYTES = 32
-OPERATIONS = 3  # with 64 MiB about 0.1 s here, and bearable on a Pi
-MEMORY_BYTES = 64 << 20
-OPERATIONS_MAX = 16  # a hostile file could ask for hours and for 64 GiB
-MEMORY_BYTES_MAX = 512 << 20
+FILE = KeyFile(b"p2pfl-id", "identity", 3 * SECRET_BYTES, b"p2pfl/identity")
 
-_PREFIX = struct.Struct("!8sBB")
-_KDF = struct.Struct("!IQ16s24s")
-_MAGIC, _VERSION, _PLAIN, _SEALED = b"p2pfl-id", 1, 0, 1
 _P = (1 << 255) - 19
 _LOW_ORDER = {  # u-coordinates; Bernstein, https://cr.yp.to/ecdh.html#validate
     0,
@@ -43,7 +29,7 @@ _LOW_ORDER = {  # u-coordinates; Bernstein, https://cr.yp.to/ecdh.html#validate
     325606250916557431795983626356110631294008115727848805560023387167927233504,
     39382357235489614581723060781553021112529911719440698176882885853963445705823,
 }
-_SALT_BYTES, _NONCE_BYTES, _CHECKSUM_BYTES, _TAG_BYTES = 16, 24, 32, 16
+_NONCE_BYTES = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,32 +63,18 @@ class Identity:
 
     def to_bytes(self, passphrase: str | None, entropy: Entropy) -> bytes:
         """The identity as it rests on a disk, sealed unless `passphrase` is None. Raises `Failure` for an empty one."""
-        secrets = self.sign_seed + self.transport_secret + self.seal_secret
-        if passphrase is None:
-            plain = _PREFIX.pack(_MAGIC, _VERSION, _PLAIN) + secrets
-            return plain + _checksum(plain)
-        salt, nonce = entropy.draw(_SALT_BYTES), entropy.draw(_NONCE_BYTES)
-        header = _PREFIX.pack(_MAGIC, _VERSION, _SEALED) + _KDF.pack(OPERATIONS, MEMORY_BYTES, salt, nonce)
-        key = _derive(passphrase, salt, OPERATIONS, MEMORY_BYTES)
-        return header + bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(secrets, header, nonce, key)
+        return FILE.to_bytes(self.sign_seed + self.transport_secret + self.seal_secret, passphrase, entropy)
 
     @classmethod
     def from_bytes(cls, data: bytes, passphrase: str | None, source: str = "the identity") -> "Identity":
         """What `to_bytes` gave. `source` names the file to people. Raises `Failure` with exit code IDENTITY."""
-        secrets = _open(data, passphrase, source) if is_sealed(data, source) else _read(data, passphrase, source)
+        secrets = FILE.from_bytes(data, passphrase, source)
         return cls(*(secrets[i : i + SECRET_BYTES] for i in range(0, 3 * SECRET_BYTES, SECRET_BYTES)))
 
 
 def is_sealed(data: bytes, source: str = "the identity") -> bool:
     """Whether a passphrase is needed. Raises `Failure` where this is no identity at all."""
-    if len(data) < _PREFIX.size:
-        raise _damaged(source)
-    magic, version, form = _PREFIX.unpack_from(data)
-    if magic != _MAGIC or form not in (_PLAIN, _SEALED):
-        raise _damaged(source)
-    if version != _VERSION:
-        raise _failure("identity_version", f"{source} has format {version}, this program knows 1.", "Update the program.")
-    return bool(form == _SEALED)
+    return FILE.is_sealed(data, source)
 
 
 class Keyring:
@@ -165,54 +137,3 @@ def check_seal_key(member: Member) -> None:
     if not keeps_secrets(member.seal_key):
         message = f"member {member.name!r}: its seal_key is no X25519 public key."
         raise Failure("bad_member", message, "Copy its [[member]] block again.")
-
-
-def _derive(passphrase: str, salt: bytes, operations: int, memory: int) -> bytes:
-    # The same characters can be typed as different bytes on different machines.
-    typed = unicodedata.normalize("NFC", passphrase).encode()
-    if not typed:
-        raise _failure("empty_passphrase", "The passphrase is empty.", "Give one, or say --no-passphrase.")
-    try:
-        return bindings.crypto_pwhash_alg(SECRET_BYTES, typed, salt, operations, memory, bindings.crypto_pwhash_ALG_ARGON2ID13)
-    except SodiumError:
-        hint = "Free some memory and try again."
-        raise _failure("identity_memory", f"Deriving a key takes {memory >> 20} MiB, which are not free.", hint) from None
-
-
-def _read(data: bytes, passphrase: str | None, source: str) -> bytes:
-    body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
-    if len(body) != _PREFIX.size + 3 * SECRET_BYTES or _checksum(body) != checksum:
-        raise _damaged(source)
-    if passphrase is not None:
-        raise _failure("identity_not_sealed", f"{source} has no passphrase, but one was given.", "Start without it.")
-    return body[_PREFIX.size :]
-
-
-def _open(data: bytes, passphrase: str | None, source: str) -> bytes:
-    header, sealed = data[: _PREFIX.size + _KDF.size], data[_PREFIX.size + _KDF.size :]
-    if len(sealed) != 3 * SECRET_BYTES + _TAG_BYTES:
-        raise _damaged(source)
-    operations, memory, salt, nonce = _KDF.unpack_from(data, _PREFIX.size)
-    if not (1 <= operations <= OPERATIONS_MAX and bindings.crypto_pwhash_argon2id_MEMLIMIT_MIN <= memory <= MEMORY_BYTES_MAX):
-        message = f"{source} asks for {operations} passes over {memory >> 20} MiB to check a passphrase."
-        raise _failure("identity_kdf", message, "Nobody needs that; restore the file from a copy.")
-    if passphrase is None:
-        raise _failure("passphrase_needed", f"{source} is sealed with a passphrase.", "Give it when asked.")
-    key = _derive(passphrase, salt, operations, memory)
-    try:
-        return bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, header, nonce, key)
-    except CryptoError:
-        message = f"{source} does not open: the passphrase is wrong, or the file was changed."
-        raise _failure("passphrase_wrong", message, "Try again, or restore the file from a copy.") from None
-
-
-def _checksum(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=_CHECKSUM_BYTES, person=b"p2pfl/identity").digest()
-
-
-def _damaged(source: str) -> Failure:
-    return _failure("identity_damaged", f"{source} is no identity, or was cut off or changed.", "Restore it from a copy.")
-
-
-def _failure(code: str, message: str, hint: str) -> Failure:
-    return Failure(code, message, hint, ExitCode.IDENTITY)
