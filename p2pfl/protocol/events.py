@@ -158,6 +158,36 @@ class Dial:
 
 
 @dataclass(frozen=True, slots=True)
+class HangUp:
+    """Membership needs no link to this member any more. Somebody else may."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Greet:
+    """Say hello again on this link: we were asleep, and the other may have given us up."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class ViewChanged:
+    """Other members are live than before. `version` is the view's, and counts such changes."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityConflict:
+    """Two machines run under one identity. If it is our own, this one must stop; of another member it is an alarm.
+    `addresses` are those that the two state."""
+
+    peer: PeerId
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Hand a message to the link. `bulk` messages have a link of their own, so that small ones are never behind a model."""
 
@@ -255,3 +285,5 @@ class Finished:
 
 
 Effect = Dial | Send | Seal | Open | Abandon | Release | Learn | Persist | Rejected | RoundEnded | Finished
+MembershipEffect = Dial | HangUp | Greet | Send | Rejected | ViewChanged | IdentityConflict
+"""What `membership.Membership` asks for."""
