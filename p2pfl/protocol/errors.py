@@ -51,6 +51,11 @@ class Reason(StrEnum):
     OUT_OF_SYNC = "out_of_sync"  # a stateful codec lacks what this payload builds on
 
 
+ADMISSION = frozenset(list(Reason)[list(Reason).index(Reason.OLD_CHARTER) : list(Reason).index(Reason.BAD_CLOCK) + 1])
+"""What concerns certificates, invites, revocations and charters. Whoever is told one of them is no member, so that its updates
+are never looked at."""
+
+
 class RejectedFrame(Exception):
     """A frame that its sender should not have sent. Never leaves `Peer.handle`."""
 
