@@ -86,7 +86,6 @@ def choose(world: World, asked: str, is_traced: bool = False) -> Engine:
     obstacle = _batch_obstacle(world, is_traced)
     match asked:
         case "events":
-            _refuse_schedule(world, "engine: peers of the event engine keep their links")
             return Engine("events", "as asked")
         case "batch":
             if obstacle is not None:
@@ -94,10 +93,7 @@ def choose(world: World, asked: str, is_traced: bool = False) -> Engine:
             return Engine("batch", "as asked")
         case "auto":
             if obstacle is not None:
-                _refuse_schedule(world, f"topology: the batched engine {obstacle}, and those of the other keep their links")
                 return Engine("events", f"the batched engine {obstacle}")
-            if world.schedule is not None:
-                return Engine("batch", "links that are others every round")
             is_perfect = world.churn.is_calm and not world.faults and world.network.loss == 0
             most, network = (EVENTS_PEERS_MAX, "on a network without delay or loss") if is_perfect else IMPERFECT
             if world.peers > most:
@@ -105,12 +101,6 @@ def choose(world: World, asked: str, is_traced: bool = False) -> Engine:
             return Engine("events", f"{world.peers} peers, at most {most}")
         case _:
             raise Failure("bad_configuration", f"engine: there is no engine {asked!r}.", "There are auto, events and batch.")
-
-
-def _refuse_schedule(world: World, why: str) -> None:
-    if world.schedule is not None:
-        hint = "Name a graph, such as exponential, or give the batched engine what it knows."
-        raise Failure("bad_configuration", f"{why}, and this topology has others every round.", hint)
 
 
 def _batch_obstacle(world: World, is_traced: bool) -> str | None:

@@ -31,6 +31,7 @@ from sim.host import Host
 from sim.invariants import Invariants
 from sim.links import Links
 from sim.measure import Float, Measures
+from sim.plans import plans_of
 from sim.together import Together
 from sim.trace import line
 from sim.world import OnRound, OnTrace, World
@@ -104,8 +105,8 @@ class Federation:
             for identity, name in zip(identities, world.names, strict=True)
         }
         self._index = {peer: i for i, peer in enumerate(ids)}
-        speeds = _speeds(world)
-        self.hosts = [Host(self, i, identities[i], learners[i], charter, ids, speeds[i]) for i in range(world.peers)]
+        plans, speeds = plans_of(world, ids), _speeds(world)
+        self.hosts = [Host(self, i, identities[i], learners[i], charter, plans[i], speeds[i]) for i in range(world.peers)]
         self.links = Links(self)
         self.invariants = Invariants(self)
 

@@ -46,7 +46,7 @@ from p2pfl.protocol.identity import Identity
 from p2pfl.protocol.ledger import Ledger
 from p2pfl.protocol.peer import Peer
 from p2pfl.protocol.randomness import Choices
-from p2pfl.protocol.round import static_plan
+from p2pfl.protocol.round import Plan
 from sim.agenda import Action, Priority
 from sim.entropy import SeededEntropy
 from sim.hostile import ATTACKS, HONEST, Attack
@@ -69,14 +69,14 @@ class Host:
         identity: Identity,
         learner: Learner,
         charter: Charter,
-        ids: list[PeerId],
+        plan: Plan,
         step_s: float,
     ) -> None:
         """`step_s`: virtual seconds that this machine takes for a local step."""
         world = federation.world
         self.name = world.names[index]
         self.index = index
-        self.id = ids[index]
+        self.id = identity.peer_id
         self.bytes_sent = 0
         self.bytes_received = 0
         self.learner = learner
@@ -99,9 +99,7 @@ class Host:
         self._federation = federation
         self._agenda = federation.agenda
         self._charter = charter
-        self._plan = static_plan(
-            ids[index], [ids[j] for j in world.send_to(index)], {ids[j]: weight for j, weight in world.weights[index].items()}
-        )
+        self._plan = plan
         self._choices = Choices(world.seed, b"choices %d" % index)
         self._entropy = SeededEntropy(world.seed, b"entropy %d" % index)
         self.peer = self._new_peer(None)

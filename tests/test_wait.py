@@ -1,0 +1,73 @@
+"""Which round a peer joins, and whom a wait is for."""
+
+from p2pfl.protocol.charter import GossipRules
+from p2pfl.protocol.events import PeerId
+from p2pfl.protocol.neighbors import Neighbors
+from p2pfl.protocol.round import Plan, RoundPlan, static_plan
+from p2pfl.protocol.slots import Slots
+from p2pfl.protocol.wait import Wait
+
+OWN, *OTHERS = (PeerId(bytes([i]) * 32) for i in range(8))
+RULES = GossipRules(floor_s=1.0, ceiling_s=5.0, gather_s=9.0)
+
+
+class Stage:
+    """A wait of a peer whose neighbors are all linked and heard, and have signed these steps."""
+
+    def __init__(self, plan: Plan, signed: dict[PeerId, int]) -> None:
+        self.neighbors, self.slots = Neighbors(), Slots(staleness=1)
+        self.wait = Wait(OWN, plan, RULES, self.neighbors, self.slots)
+        for peer in OTHERS:
+            self.neighbors.link_up(peer)
+            self.neighbors.of(peer).greeted(b"boot")
+        for peer, step in signed.items():
+            self.neighbors.of(peer).signed(step)
+        self.wait.begin(0.0, least=0.0)
+
+
+def one_a_round(count: int) -> Plan:
+    """Round r receives from neighbor r modulo `count`, and from nobody else."""
+    everybody = tuple(OTHERS[:count])
+
+    def of(round: int) -> RoundPlan:
+        sender = everybody[round % count]
+        return RoundPlan((sender,), {OWN: 0.5, sender: 0.5})
+
+    return Plan(of, everybody, everybody)
+
+
+def test_only_those_that_the_round_names_are_awaited() -> None:
+    stage = Stage(one_a_round(4), {})
+    assert not stage.wait.is_complete(0.0)
+    for peer in OTHERS[1:]:
+        stage.neighbors.of(peer).link_down()
+        stage.wait.look_at(peer)
+    assert not stage.wait.is_complete(0.0)
+    stage.neighbors.of(OTHERS[0]).is_parted = True
+    stage.wait.look_at(OTHERS[0])
+    assert stage.wait.is_complete(0.0)
+
+
+def test_a_round_that_names_nobody_is_over_at_once() -> None:
+    assert Stage(Plan(lambda round: RoundPlan((), {OWN: 1.0}), (OTHERS[0],), (OTHERS[0],)), {}).wait.is_complete(0.0)
+
+
+def test_of_all_neighbors_of_a_graph_the_lower_median_says_which_round_it_is() -> None:
+    plan = static_plan(OWN, OTHERS[:4], dict.fromkeys([OWN, *OTHERS[:4]], 0.2))
+    assert Stage(plan, dict.fromkeys(OTHERS[:2], 50)).wait.round_to_join() == 0  # the two who are silent may be in round 0
+    assert Stage(plan, dict(zip(OTHERS[:3], (50, 60, 70), strict=True))).wait.round_to_join() == 50
+
+
+def test_under_a_schedule_whoever_has_signed_has_an_opinion_and_three_are_the_least() -> None:
+    """The neighbor of this round has one too, also where it was not heard of: that it may be here still."""
+    assert Stage(one_a_round(6), {OTHERS[1]: 900}).wait.round_to_join() == 0
+    assert Stage(one_a_round(6), dict.fromkeys(OTHERS[1:3], 20)).wait.round_to_join() == 20
+    assert Stage(one_a_round(6), {OTHERS[0]: 900, OTHERS[1]: 21, OTHERS[2]: 20}).wait.round_to_join() == 21
+    assert Stage(one_a_round(2), {OTHERS[0]: 20}).wait.round_to_join() == 0
+
+
+def test_whoever_was_never_heard_has_no_opinion() -> None:
+    stage = Stage(one_a_round(6), dict.fromkeys(OTHERS[:3], 20))
+    for peer in OTHERS[:3]:
+        stage.neighbors.of(peer).link_down()
+    assert stage.wait.round_to_join() == 0
