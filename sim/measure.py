@@ -12,20 +12,29 @@ Float = NDArray[np.float64]
 
 @dataclass(slots=True)
 class _Row:
-    """A row on its way to being complete: how many vectors came, their sum and the sum of their squared norms."""
+    """A row on its way to being complete: how many vectors came, and of their differences from the first the sum and the sum
+    of the squared norms. From the first, because equal vectors are then exactly 0 apart."""
 
     count: int = 0
+    first: Float = field(default_factory=lambda: np.zeros(0))
     total: Float = field(default_factory=lambda: np.zeros(0))
     squares: float = 0.0
 
     def joined(self, vector: Float) -> float:
         """The consensus distance of all who came, this vector among them."""
-        self.total = vector if self.count == 0 else self.total + vector
-        self.squares += float(vector @ vector)
+        if self.count == 0:
+            self.first, self.total = vector, np.zeros_like(vector)
+        apart = vector - self.first
+        self.total += apart
+        self.squares += float(apart @ apart)
         self.count += 1
         mean = self.total / self.count
-        # The mean of the squared distances, as E||x||^2 - ||E x||^2, in float64: no vector has to be kept.
+        # The mean of the squared distances, as E||x||^2 - ||E x||^2, in float64: no vector has to be kept but the first.
         return float(np.sqrt(max(self.squares / self.count - float(mean @ mean), 0.0)))
+
+    def close(self) -> None:
+        """Whoever comes later is measured, but not compared."""
+        self.first = self.total = np.zeros(0)
 
 
 class Measures:
@@ -42,6 +51,7 @@ class Measures:
         self._begun = 0
         self._rows = [_Row() for _ in range(rounds + 1)]
         self._reached = np.full(peers, -1)
+        self._closed = 0  # rows that everybody who is up has ended
         self._reported = 0
         self._on_round = on_round
 
@@ -57,7 +67,7 @@ class Measures:
         self.accuracy[row, peer] = metrics.get("accuracy", np.nan)
         self.loss[row, peer] = metrics.get("loss", np.nan)
         self.bytes_sent[row:, peer], self.bytes_received[row:, peer] = sent, received
-        if row >= self._reported:
+        if row >= self._closed:
             self.consensus_distance[row] = self._rows[row].joined(mixed.astype(np.float64))
         self._reached[peer] = row
         if row >= self._begun:  # the first who ends it
@@ -80,10 +90,17 @@ class Measures:
         return float(self._begun)
 
     def _report(self) -> None:
+        """Rows are closed in order, when everybody who is up has ended them. They are reported then too, or before that, when
+        half of those who are up have ended the next: so that no straggler hides how far the others are."""
         awaited = self._reached[self._is_up]
-        least = int(awaited.min()) if len(awaited) else int(self._reached.max())
-        while self._reported <= min(least, len(self._rows) - 1):
-            self._rows[self._reported].total = np.zeros(0)  # whoever comes later is measured, but not compared
+        if len(awaited):
+            least, middle = int(awaited.min()), int(np.partition(awaited, (len(awaited) - 1) // 2)[(len(awaited) - 1) // 2])
+        else:
+            least = middle = int(self._reached.max())
+        while self._closed <= min(least, len(self._rows) - 1):
+            self._rows[self._closed].close()
+            self._closed += 1
+        while self._reported <= min(max(least, middle - 1), len(self._rows) - 1):
             if self._on_round is not None:
                 self._on_round(self._reported, self.accuracy[self._reported])
             self._reported += 1

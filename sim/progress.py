@@ -47,6 +47,9 @@ def _lines(rounds: int) -> OnRound:
 
 
 def _accuracy(accuracy: Float) -> str:
-    if np.isnan(accuracy).all():
+    """Of those who have ended the round by now: where some are away or behind, it says how many they are."""
+    known = accuracy[~np.isnan(accuracy)]
+    if not len(known):
         return ""
-    return f"accuracy {np.nanmean(accuracy):.3f} (min {np.nanmin(accuracy):.3f})"
+    of = "" if len(known) == len(accuracy) else f" of {len(known):,} peers"
+    return f"accuracy {known.mean():.3f} (min {known.min():.3f}){of}"

@@ -39,7 +39,8 @@ from topology import (
 )
 
 OnRound = Callable[[int, NDArray[np.float64]], None]
-"""Called once per accuracy row, in order, row 0 included: (row, accuracy of every peer, NaN where it was not measured)."""
+"""Called once per accuracy row, in order, row 0 included: (row, accuracy of every peer, NaN where it was not measured, or has
+not been yet: of peers that come and go or run behind, a row is told when half of them have ended the next)."""
 
 OnTrace = Callable[[dict[str, object]], None]
 """Called once per line of the trace, in order; values are what JSON knows. Bytes are written as hex by the caller."""

@@ -19,6 +19,16 @@ def test_the_band_reaches_from_the_lowest_to_the_highest_peer() -> None:
     assert chart.line == "M0.0 500.0L1000.0 500.0"
 
 
+@pytest.mark.parametrize(("rounds", "every"), [(60, 10), (64, 10), (15, 10), (10, 3)])
+def test_a_curve_that_is_measured_now_and_then_is_one_line(rounds: int, every: int) -> None:
+    values = np.full((rounds + 1, 2), np.nan)
+    measured = sorted({*range(0, rounds + 1, every), rounds})
+    values[measured] = np.arange(len(measured))[:, None]
+    found = drawn(values)
+    assert (found.line.count("M"), found.line.count("L")) == (1, len(measured) - 1)
+    assert found.band.count("M") == 1
+
+
 def test_a_curve_has_a_gap_where_nobody_was_there() -> None:
     assert drawn(np.array([[0.0], [1.0], [np.nan], [1.0], [0.0]])).line.count("M") == 2
 

@@ -177,6 +177,9 @@ const final = shades();
 slider.value = 0;
 slider.dispatchEvent(new Event("input"));
 const first = shades();
+slider.value = 7;
+slider.dispatchEvent(new Event("input"));
+const seventh = [shades(), document.querySelector(".moment output").textContent];
 slider.value = slider.max;
 slider.dispatchEvent(new Event("input"));
 const report = document.createElement("pre");
@@ -184,15 +187,23 @@ report.id = "probe";
 report.textContent = JSON.stringify({
   dots: size(".net circle"), edges: size(".net .edges"), bands: size(".shapes .band"), medians: size(".shapes .median"),
   alone: size(".shapes .alone"), line: size('[data-chart="accuracy"] .shapes .peer'),
+  accuracy: size('[data-chart="accuracy"] .shapes .median, [data-chart="loss"] .shapes .median'),
   heat: size(".heat td, .heat .cells path"), marks: document.querySelectorAll("line.mark").length,
   colours: [...new Set([...document.querySelectorAll(".net circle")].map((e) => getComputedStyle(e).fill))].length,
   background: getComputedStyle(document.body).backgroundColor, order,
-  away: size(".lives path"), first: [...new Set(first)], restored: shades().join() === final.join(),
+  away: size(".lives path"), first: [...new Set(first)], seventh, restored: shades().join() === final.join(),
   chosen: document.querySelector(".graph .shown").textContent,
   wide: document.documentElement.scrollWidth <= innerWidth,
 });
 document.body.append(report);
 """
+
+
+def measured_every(rounds: int, record: RunRecord) -> RunRecord:
+    """As with `output.evaluate_every`."""
+    is_measured = np.arange(len(record.accuracy))[:, None] % rounds == 0
+    accuracy, loss, alone = (np.where(is_measured, a, np.nan) for a in (record.accuracy, record.loss, record.alone_accuracy))
+    return replace(record, accuracy=accuracy, loss=loss, alone_accuracy=alone)
 
 
 @pytest.fixture
@@ -204,10 +215,13 @@ def chromium() -> str:
 
 
 @pytest.mark.parametrize("peers", [8, 100, pytest.param(1000, marks=pytest.mark.slow)])
-def test_a_browser_draws_graph_curves_and_heat_map_and_reports_no_error(peers: int, chromium: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [1, 5])
+def test_a_browser_draws_graph_curves_and_heat_map_and_reports_no_error(
+    peers: int, every: int, chromium: str, tmp_path: Path
+) -> None:
     names = HOSTILE if peers == 8 else ()
     killed = 5 if peers <= 100 else 0  # the timeline of many peers shows some of them, the first among them
-    page = render(a_record(peers=peers, killed=killed, names=names))
+    page = render(measured_every(every, a_record(peers=peers, killed=killed, names=names)))
     (tmp_path / "report.html").write_text(
         page.replace("script-src ", f"script-src '{sha256(PROBE)}' ", 1).replace("</body>", f"<script>{PROBE}</script></body>"),
         encoding="utf-8",
@@ -234,9 +248,12 @@ def test_a_browser_draws_graph_curves_and_heat_map_and_reports_no_error(peers: i
     assert len(seen["dots"]) == peers
     assert min(seen["dots"]) > 0
     assert seen["colours"] > 2
-    for drawn in ("edges", "bands", "medians", "alone", "heat", "line", "away"):
+    for drawn in ("edges", "bands", "medians", "alone", "heat", "line", "away", "accuracy"):
         assert seen[drawn], drawn
         assert max(seen[drawn]) > 50, drawn
+    assert min(seen["accuracy"]) > 50
+    assert "unknown" not in seen["seventh"][0]
+    assert seen["seventh"][1] == ("7" if every == 1 else "7 (accuracy of 5)")
     assert seen["marks"] == 6  # one kill, in five curves and in the timeline of who was away
     assert seen["first"] == ["s0", "s1"] or seen["first"] == ["s0"]
     assert seen["restored"]

@@ -79,6 +79,7 @@ def curves(
     low, lower, median, upper, high = _quantiles(shown)
     y = y_axis(unit, np.concatenate([low, high, alone]))
     x = _along(rounds.astype(np.float64), int(rounds[-1]))
+    kept = _kept(np.isfinite(shown).any(axis=1))
     many = shown.shape[1] > 1
     series = {"median": median}
     if many:
@@ -94,10 +95,10 @@ def curves(
         unit=unit,
         y=y,
         x_ticks=round_ticks(int(rounds[-1])),
-        band=area_path(x, y.place(low), y.place(high)) if many else "",
-        middle=area_path(x, y.place(lower), y.place(upper)) if values.shape[1] > 3 else "",
-        line=line_path(x, y.place(median)),
-        alone=line_path(x, y.place(alone)) if len(alone) else "",
+        band=area_path(x[kept], y.place(low[kept]), y.place(high[kept])) if many else "",
+        middle=area_path(x[kept], y.place(lower[kept]), y.place(upper[kept])) if values.shape[1] > 3 else "",
+        line=line_path(x[kept], y.place(median[kept])),
+        alone=line_path(x[kept], y.place(alone[kept])) if len(alone) else "",
         marks=strokes(marks, int(rounds[-1])),
         series={key: listed(line) for key, line in series.items()},
     )
@@ -241,6 +242,20 @@ def _points(x: Float, y: Float) -> list[str]:
 def _runs(present: NDArray[np.bool_]) -> list[slice]:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], present.astype(np.int8), [0]])))
     return [slice(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
+
+
+def _kept(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The rounds to draw: not those between two that were measured as far apart as usual, so that a line joins these. Where
+    more are missing, nobody was there: that is a gap."""
+    at = np.flatnonzero(seen)
+    steps = np.diff(at)
+    counts = np.bincount(steps) if len(steps) else np.zeros(1, dtype=np.int64)
+    usual = int(np.flatnonzero(counts == counts.max())[-1])
+    kept = np.ones_like(seen)
+    for start, step in zip(at[:-1].tolist(), steps.tolist(), strict=True):
+        if step <= usual:
+            kept[start + 1 : start + step] = False
+    return kept
 
 
 def _says(title: str, unit: Unit, rounds: NDArray[np.int64], median: Float) -> str:

@@ -28,22 +28,28 @@
   const last = data.rounds.length - 1;
   let chosen = null;
 
+  // Not every round has to be measured: the last one before this that was.
+  const measured = (lines, index) => {
+    while (index > 0 && lines.median[index] === null) index--;
+    return index;
+  };
   const point = (at) => {
     const free = at === null;
     const index = free ? last : at;
     for (const { figure, unit, lines, name } of charts) {
       const cursor = one(".cursor", figure);
+      const known = measured(lines, index);
       const left = (100 * data.rounds[index]) / Math.max(data.rounds[last], 1) + "%";
       cursor.setAttribute("x1", left);
       cursor.setAttribute("x2", left);
       cursor.toggleAttribute("hidden", free);
-      one(".at", figure).textContent = free ? "at the end" : "round " + data.rounds[index];
-      for (const [line, values] of Object.entries(lines)) one(`[data-line="${line}"]`, figure).textContent = written(values[index], unit);
+      one(".at", figure).textContent = free ? "at the end" : "round " + data.rounds[known];
+      for (const [line, values] of Object.entries(lines)) one(`[data-line="${line}"]`, figure).textContent = written(values[known], unit);
       const values = ofPeer(name);
       one(".one", figure).hidden = !values;
       if (values) {
         one(".who", figure).textContent = nameOf(chosen);
-        one('[data-line="peer"]', figure).textContent = written(values[data.rounds[index]], unit);
+        one('[data-line="peer"]', figure).textContent = written(values[data.rounds[known]], unit);
       }
     }
   };
@@ -89,11 +95,12 @@
       one(".net .near").setAttribute("d", path.join(""));
       one(".graph .shown").textContent = one("title", dots[peer]).textContent + `, ${path.length} link${path.length === 1 ? "" : "s"}`;
     }
-    for (const { figure, name, low, high } of charts) {
+    for (const { figure, name, low, high, lines } of charts) {
       const values = ofPeer(name) ?? [];
       let pen = "M";
-      const path = data.rounds.map((round) => {
+      const path = data.rounds.map((round, index) => {
         const value = values[round];
+        if (lines.median[index] === null) return "";
         if (value === null || value === undefined) { pen = "M"; return ""; }
         const step = `${pen}${(1000 * round) / Math.max(data.rounds[last], 1)} ${1000 * (1 - (value - low) / (high - low))}`;
         pen = "L";
@@ -144,12 +151,14 @@
     one("input", moment).addEventListener("input", (event) => {
       const round = Number(event.target.value);
       const past = round < record().accuracy.length - 1;
+      let row = round;
+      while (row > 0 && !record().accuracy[row].some((value) => value !== null)) row--;
       const up = record().up[Math.min(round, record().up.length - 1)];
-      one("output", moment).textContent = round;
+      one("output", moment).textContent = row === round ? round : `${round} (accuracy of ${row})`;
       net.classList.toggle("past", past);
       ends.forEach((end, which) => { end.textContent = past ? written([low, high][which], "percent") : final.ends[which]; });
       dots.forEach((dot, peer) => {
-        const value = record().accuracy[round][peer];
+        const value = record().accuracy[row][peer];
         const state = up && !up[peer] ? "gone" : value === null ? "unknown" : "s" + Math.round((15 * (value - low)) / (high - low));
         dot.setAttribute("class", (past ? state : final.classes[peer]) + (peer === chosen ? " chosen" : ""));
       });
