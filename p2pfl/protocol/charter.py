@@ -45,7 +45,7 @@ class GossipRules:
 @dataclass(frozen=True, slots=True)
 class Charter:
     """The agreement. `schema` is the digest of layout, codec, algorithm and labels; `update_bytes` the exact length of an
-    encoded update under it.
+    encoded update under it. `terms` is whatever else must be the same for all: the settings that the root signed, as bytes.
 
     root: the Ed25519 public key that vouches for the members, 32 bytes. network_id: 16 bytes that name the network, of its name
     and root. digest: 32 bytes that two peers must share before they exchange anything. Both are in every header, so that they
@@ -57,11 +57,16 @@ class Charter:
     schema: bytes
     update_bytes: int
     gossip: GossipRules
+    terms: bytes = b""
     network_id: bytes = field(init=False, repr=False, compare=False)
     digest: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        named = hashlib.blake2b(self.root + self.name.encode(), digest_size=16, person=b"p2pfl/net")
-        agreed = msgpack.packb((self.name, self.schema, self.update_bytes, astuple(self.gossip)))
-        object.__setattr__(self, "network_id", named.digest())
+        agreed = msgpack.packb((self.name, self.schema, self.update_bytes, astuple(self.gossip))) + self.terms
+        object.__setattr__(self, "network_id", network_id(self.root, self.name))
         object.__setattr__(self, "digest", hashlib.blake2b(agreed, digest_size=32, person=b"p2pfl/charter").digest())
+
+
+def network_id(root: bytes, name: str) -> bytes:
+    """What names a network, 16 bytes: of its root key and what people call it."""
+    return hashlib.blake2b(root + name.encode(), digest_size=16, person=b"p2pfl/net").digest()
