@@ -42,6 +42,7 @@ class EventsOutcome:
     """What came of a run. Arrays over [rounds + 1, peers] have row 0 before training; see `RunRecord`.
 
     up: [rounds, peers], who was up when the first peer had trained in round r. finished: who did all rounds before the end.
+    link_bytes: sent, by (sender, receiver).
     """
 
     parameters: NDArray[np.float32]
@@ -50,6 +51,7 @@ class EventsOutcome:
     consensus_distance: Float
     bytes_sent: Float
     bytes_received: Float
+    link_bytes: Mapping[tuple[int, int], int]
     updates_sent: tuple[int, ...]
     updates_applied: tuple[int, ...]
     rejected: Sequence[Mapping[str, int]]
@@ -215,6 +217,7 @@ class Federation:
             consensus_distance=measures.consensus_distance,
             bytes_sent=measures.bytes_sent,
             bytes_received=measures.bytes_received,
+            link_bytes=self.links.bytes,
             updates_sent=tuple(sum(ledger.sent for ledger in ledgers) for ledgers in lives),
             updates_applied=tuple(sum(ledger.applied for ledger in ledgers) for ledgers in lives),
             rejected=tuple(dict(sum((Counter(ledger.rejected) for ledger in ledgers), Counter())) for ledgers in lives),

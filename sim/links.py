@@ -97,13 +97,14 @@ def _matrix(path: Path, peers: int) -> NDArray[np.float64]:
 
 class Links:
     """All links of a federation. `lost`, `duplicated` and `flying` count offers by (sender, receiver): what becomes of an
-    update that its reader never hears of."""
+    update that its reader never hears of. `bytes` counts what was sent, whether it arrived or not."""
 
     def __init__(self, federation: "Federation") -> None:
         world = federation.world
         self.lost: Counter[Pair] = Counter()
         self.duplicated: Counter[Pair] = Counter()
         self.flying: Counter[Pair] = Counter()
+        self.bytes: Counter[Pair] = Counter()
         self.corrupted: dict[int, float] = {}  # share of the updates of a sender that arrive damaged
         self._federation = federation
         self._network = world.network
@@ -125,7 +126,9 @@ class Links:
         is_offer = _is_offer(frames)
         if is_offer:
             self.flying[pair] += 1
-        arrives = self._arrives_at(pair, sum(map(len, frames)), bulk)
+        size = sum(map(len, frames))
+        self.bytes[pair] += size
+        arrives = self._arrives_at(pair, size, bulk)
         if not receiver.is_on or self._is_blocked(*pair) or self._happens(network.loss):
             self._lose(pair, is_offer)
             return

@@ -31,6 +31,8 @@ def a_record(
     if killed is not None:
         up = (np.arange(rounds)[:, None] < 5) | (np.arange(peers) != killed)
     names = names or tuple(f"peer-{i}" for i in range(peers))
+    edges = tuple((i, (i + 1) % peers) for i in range(peers))
+    edges += tuple((i, (i + 7) % peers) for i in range(peers if peers > 20 else 0))
     return RunRecord(
         title="a run",
         engine="events",
@@ -53,8 +55,7 @@ def a_record(
             )
             for i in range(peers)
         ),
-        edges=tuple((i, (i + 1) % peers) for i in range(peers))
-        + tuple((i, (i + 7) % peers) for i in range(peers if peers > 20 else 0)),
+        edges=edges,
         directed=False,
         accuracy=accuracy,
         loss=loss,
@@ -65,4 +66,5 @@ def a_record(
         label_counts=np.array([[10.0 * ((i + c) % classes) for c in range(classes)] for i in range(peers)]),
         marks=() if killed is None else (Mark(4.5, f"{names[killed]} killed"),),
         up=up,
+        link_bytes=1000.0 * rounds * (1 + np.arange(len(edges)) % 5),
     )

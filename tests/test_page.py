@@ -128,11 +128,11 @@ def test_the_headline_is_honest_when_gossip_did_not_help() -> None:
             alone_accuracy=np.full((11, 8), np.nan),
         ),
         replace(a_record(), peers=tuple(replace(peer, state="killed", accuracy=float("nan")) for peer in a_record().peers)),
-        replace(a_record(), consensus_distance=np.zeros(11), bytes_sent=np.zeros((11, 8)), edges=()),
+        replace(a_record(), consensus_distance=np.zeros(11), bytes_sent=np.zeros((11, 8)), edges=(), link_bytes=np.empty(0)),
         a_record(peers=1, rounds=0),
         a_record(peers=0, rounds=0, classes=0),
         a_record(peers=1300, rounds=6, killed=4),
-        replace(a_record(), directed=True, edges=((0, 1), (1, 0), (2, 2))),
+        replace(a_record(), directed=True, edges=((0, 1), (1, 0), (2, 2)), link_bytes=np.array([5.0, 0.0, 1.0])),
     ],
     ids=["no alone", "no classes", "nothing measured", "all killed", "zeros", "one peer", "no peer", "many", "directed"],
 )
@@ -149,6 +149,23 @@ def test_the_timeline_has_a_bar_for_every_absence_and_is_left_out_without_any() 
     assert "On average 93.8 % of the peers were up, in the worst round 87.5 %." in page
     assert "Who was away" not in render(replace(record, up=np.ones_like(record.up)))
     assert "Peers up" not in render(replace(record, up=np.empty((0, 0), dtype=np.bool_)))
+
+
+def test_an_edge_is_as_wide_as_what_it_carried_and_the_busiest_links_are_listed() -> None:
+    record = a_record(peers=8, rounds=10)  # links carry 10, 20, 30, 40, 50, 10, 20, 30 kB
+    page = render(record)
+    assert re.findall(r'class="edges (w\d)"', page) == ["w0", "w1", "w2", "w3", "w4"]
+    assert "8, with 205 KiB in all and 24.4 KiB on the middle one" in page
+    listed = re.findall(r"<bdi>(peer-\d)</bdi> – <bdi>(peer-\d)</bdi></th>.*?<td>([\d.]+) KiB", page)
+    assert listed[:2] == [("peer-4", "peer-5", "48.8"), ("peer-3", "peer-4", "39.1")]
+    even = render(replace(record, link_bytes=np.full(8, 7.0)))
+    assert re.findall(r'class="edges (w\d)"', even) == ["w2"]
+    assert "on the middle one" not in render(replace(record, link_bytes=np.empty(0)))
+
+
+def test_of_many_links_the_busiest_and_the_idlest_are_listed() -> None:
+    page = render(a_record(peers=100, rounds=10))
+    assert [len(re.findall("<tr>", table)) for table in re.findall(r"<caption>.*?</table>", page, re.DOTALL)] == [5, 5]
 
 
 def test_a_timeline_of_many_peers_stays_bounded() -> None:
@@ -260,6 +277,7 @@ def test_a_browser_draws_graph_curves_and_heat_map_and_reports_no_error(
     assert seen["background"] == "rgb(245, 246, 250)"  # the style sheet was let in
     assert seen["order"][:2] == [peers - 1, peers - 2]
     assert plain(names[3] if names else "peer-3") in seen["chosen"]
+    assert re.search(r", \d links with [\d.]+ KiB$", seen["chosen"])
     assert seen["wide"]
 
 

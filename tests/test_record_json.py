@@ -67,8 +67,10 @@ def test_settings_of_any_kind_of_mapping_are_written() -> None:
         to_json(a_record()).replace('"killed"', '"x"').replace('"done"', '"<b>"'),
         to_json(a_record()).replace('"edges":[[0,1]', '"edges":[[0,99]'),
         to_json(a_record()).replace('"accuracy":[[', '"accuracy":[[1,'),
+        to_json(a_record()).replace('"link_bytes":[10000.0', '"link_bytes":[null'),
+        to_json(a_record()).replace('"link_bytes":[', '"link_bytes":[1,'),
     ],
-    ids=["empty", "a list", "no keys", "version", "deep", "state", "edge", "shape"],
+    ids=["empty", "a list", "no keys", "version", "deep", "state", "edge", "shape", "no bytes", "too many bytes"],
 )
 def test_what_is_no_record_is_one_line_that_says_so(text: str) -> None:
     with pytest.raises(Failure) as caught:

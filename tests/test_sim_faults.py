@@ -303,6 +303,15 @@ def test_a_slow_and_jittery_link_makes_rounds_slower_and_nothing_else() -> None:
     assert np.isfinite(diary.outcome.accuracy).all()
 
 
+def test_the_bytes_of_the_links_are_those_of_their_senders() -> None:
+    """Lost ones among them; and one good-bye to each neighbor, after the last row of what peers have sent."""
+    outcome = run_events(world(loss=0.2))
+    sent = np.zeros(6)
+    for (sender, _), size in outcome.link_bytes.items():
+        sent[sender] += size
+    assert np.array_equal(sent - outcome.bytes_sent[-1], [5 * len(wire.encode(wire.Bye(ROUNDS)))] * 6)
+
+
 # ---- the same run, and what is refused ----------------------------------------------------------------------------------
 
 

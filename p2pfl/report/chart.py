@@ -79,7 +79,7 @@ def curves(
     low, lower, median, upper, high = _quantiles(shown)
     y = y_axis(unit, np.concatenate([low, high, alone]))
     x = _along(rounds.astype(np.float64), int(rounds[-1]))
-    kept = _kept(np.isfinite(shown).any(axis=1))
+    kept = _kept(np.asarray(np.isfinite(shown).any(axis=1)))
     many = shown.shape[1] > 1
     series = {"median": median}
     if many:

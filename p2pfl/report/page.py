@@ -18,6 +18,7 @@ import numpy as np
 from markupsafe import Markup
 
 from p2pfl.report.chart import Chart, curves, rounds_drawn, row_means, written, written_bytes
+from p2pfl.report.link_picture import link_table
 from p2pfl.report.picture import Graph, graph, heat_map, spread, timeline
 from p2pfl.report.plain import plain
 from p2pfl.report.record import Float, PeerRecord, RunRecord
@@ -54,6 +55,7 @@ def render(record: RunRecord) -> str:
             spread=spread(record, names),
             heat=heat_map(record, names),
             timeline=timeline(record, names),
+            links=link_table(record, names),
             rows=_rows(record),
             rejected=_rejected(record),
             settings=list(_settled(record.settings)),

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from p2pfl.report.chart import Stroke, Tick, round_ticks, row_means, strokes, y_axis
 from p2pfl.report.layout import positions
+from p2pfl.report.link_picture import edge_paths
 from p2pfl.report.record import Float, RunRecord
 from p2pfl.report.summary import alive, final_accuracy, final_alone
 
@@ -39,11 +40,11 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """In a square of 1000. `edges` is one SVG path; empty for a mosaic, in which a dot stands for `each` peers."""
+    """In a square of 1000. `edges` are those of `edge_paths`; a mosaic, in which a dot stands for `each` peers, has none."""
 
     dots: tuple[Dot, ...]
     radius: float
-    edges: str
+    edges: tuple[tuple[int, str], ...]
     legend: tuple[str, str]
     mosaic: bool
     each: int
@@ -75,8 +76,14 @@ def graph(record: RunRecord, names: tuple[str, ...]) -> Graph | None:
         )
         for i, peer in enumerate(record.peers)
     )
-    path = "".join(f"M{dots[i].x:g} {dots[i].y:g}L{dots[j].x:g} {dots[j].y:g}" for i, j in record.edges if i != j)
-    return Graph(dots, radius, path, (_percent(low), _percent(high)), mosaic=False, each=1)
+    return Graph(
+        dots,
+        radius,
+        edge_paths(record, [(dot.x, dot.y) for dot in dots]),
+        (_percent(low), _percent(high)),
+        mosaic=False,
+        each=1,
+    )
 
 
 def _mosaic(record: RunRecord) -> Graph | None:
@@ -101,7 +108,7 @@ def _mosaic(record: RunRecord) -> Graph | None:
         )
         for index, shade in enumerate(_shades(means, low, high))
     )
-    return Graph(dots, cell * 0.46, "", (_percent(low), _percent(high)), mosaic=True, each=each)
+    return Graph(dots, cell * 0.46, (), (_percent(low), _percent(high)), mosaic=True, each=each)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ class RunRecord:
     where it was not run. consensus_distance: [R + 1], sqrt(mean_i ||x_i - mean x||^2). bytes_sent: [R + 1, n], cumulative.
     label_counts: [n, classes] training rows per class, empty [n, 0] where targets are no classes. edges are (i, j), i sends
     to j; undirected graphs list each edge once. up: [R, n], who was up in round r; empty [0, 0] where all were, always.
+    link_bytes: [edges], what was sent on each, both ways where the graph is undirected; empty where not counted, as with
+    links that are others every round.
     """
 
     title: str
@@ -62,3 +64,4 @@ class RunRecord:
     label_counts: Float
     marks: tuple[Mark, ...] = ()
     up: NDArray[np.bool_] = field(default_factory=lambda: np.empty((0, 0), dtype=np.bool_))
+    link_bytes: Float = field(default_factory=lambda: np.empty(0))

@@ -80,6 +80,7 @@ def _record(found: Mapping[str, Any]) -> RunRecord:
         label_counts=_matrix(counts, n, len(counts[0]) if counts else len(found["labels"])),
         marks=tuple(Mark(round=_float(mark["round"]), text=str(mark["text"])) for mark in found["marks"]),
         up=_up(found.get("up", []), max(rows - 1, 0), n),
+        link_bytes=_link_bytes(found.get("link_bytes", []), len(found["edges"])),
     )
 
 
@@ -106,6 +107,14 @@ def _up(rows: Sequence[Iterable[Any]], rounds: int, n: int) -> NDArray[np.bool_]
     if not len(rows):
         return np.empty((0, 0), dtype=np.bool_)
     return np.asarray(_matrix(rows, rounds, n) != 0, dtype=np.bool_)
+
+
+def _link_bytes(values: Sequence[float | None], edges: int) -> Float:
+    """Records of before links were counted have none."""
+    found: Float = _matrix([values], 1, edges if len(values) else 0)[0]
+    if not (np.isfinite(found) & (found >= 0)).all():
+        raise ValueError("a link's bytes are no number")
+    return found
 
 
 def _matrix(rows: Iterable[Iterable[float | None]], height: int, width: int) -> Float:

@@ -59,9 +59,11 @@ def axes(y: Axis, x_ticks: Sequence[Tick]) -> list[str]:
 
 def _graph(drawn: Graph) -> str:
     few = any(dot.label for dot in drawn.dots)
-    parts = (
-        [f'<path d="{drawn.edges}" fill="none" stroke="#c9d0de" stroke-width="{2.5 if few else 1}"/>'] if drawn.edges else []
-    )
+    thin = 1.1 if few else 0.5
+    parts = [
+        f'<path d="{path}" fill="none" stroke="#c9d0de" stroke-width="{thin * (1 + 0.65 * width):.2f}"/>'
+        for width, path in drawn.edges
+    ]
     for dot in drawn.dots:
         look = f'fill="{SHADES[dot.shade]}"' if dot.shade is not None else f'fill="{GRID}" stroke="{MUTED}"'
         parts.append(

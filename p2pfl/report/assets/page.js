@@ -91,9 +91,12 @@
     const dots = all(".net circle");
     if (dots.length === record().peers.length && one(".net .near")) {
       dots[peer].classList.add("chosen");
-      const path = record().edges.filter((edge) => edge.includes(peer)).map(([i, j]) => `M${data.places[i]}L${data.places[j]}`);
-      one(".net .near").setAttribute("d", path.join(""));
-      one(".graph .shown").textContent = one("title", dots[peer]).textContent + `, ${path.length} link${path.length === 1 ? "" : "s"}`;
+      const { edges, link_bytes: carried } = record();
+      const own = [...edges.keys()].filter((edge) => edges[edge].includes(peer));
+      one(".net .near").setAttribute("d", own.map((edge) => `M${data.places[edges[edge][0]]}L${data.places[edges[edge][1]]}`).join(""));
+      const links = `, ${own.length} link${own.length === 1 ? "" : "s"}`;
+      const bytes = carried.length ? ` with ${written(own.reduce((sum, edge) => sum + carried[edge], 0), "bytes")}` : "";
+      one(".graph .shown").textContent = one("title", dots[peer]).textContent + links + bytes;
     }
     for (const { figure, name, low, high, lines } of charts) {
       const values = ofPeer(name) ?? [];
