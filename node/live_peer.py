@@ -143,6 +143,7 @@ class LivePeer:
         return {
             "bytes_sent": sum(self._links.bytes_sent.values()),
             "bytes_received": sum(self._links.bytes_received.values()),
+            "bytes_to": {short(peer): size for peer, size in self._links.bytes_sent.items()},
             "updates_sent": ledger.sent,
             "updates_applied": ledger.applied,
             "rejected": ledger.rejected,
@@ -313,10 +314,15 @@ class LivePeer:
                 **ended.metrics,
                 "waited_s": round(ended.waited_s, 6),
                 "applied": ended.applied,
-                "missing": [peer.hex()[:16] for peer in ended.missing],
+                "missing": [short(peer) for peer in ended.missing],
                 **self.counters(),
             }
         )
+
+
+def short(peer: PeerId) -> str:
+    """An id as journals and records write it."""
+    return peer.hex()[:16]
 
 
 def _slot(payload: Payload) -> Slot:

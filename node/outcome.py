@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from node.live_peer import short
 from node.local import LocalPeer, LocalRun
 from node.model_file import model_file
 from p2pfl.failure import ExitCode, Failure
@@ -37,6 +38,7 @@ def record_of(run: LocalRun, title: str) -> RunRecord:
         labels=next((tuple(peer.ready["labels"]) for peer in peers if peer.ready), ()),
         label_counts=_label_counts(peers),
         marks=tuple(Mark(max(step, 0), f"{peers[kill.peer].name} was killed") for kill, step in run.kills),
+        link_bytes=_link_bytes(run),
     )
 
 
@@ -104,6 +106,14 @@ def _distance_to_mean(vectors: list[NDArray[np.float32]]) -> float:
         return float("nan")
     x = np.array(vectors, dtype=np.float64)
     return float(np.sqrt(np.mean(np.sum((x - x.mean(axis=0)) ** 2, axis=1))))
+
+
+def _link_bytes(run: LocalRun) -> Float:
+    """[edges], as their senders counted them until their last word."""
+    ids = [short(member.id) for member in run.network.members]
+    sent = [peer.counters.get("bytes_to", {}) for peer in run.peers]
+    both = [(sent[i].get(ids[j], 0), sent[j].get(ids[i], 0)) for i, j in run.edges]
+    return np.array([there if run.directed else there + back for there, back in both], dtype=np.float64)
 
 
 def _label_counts(peers: list[LocalPeer]) -> Float:

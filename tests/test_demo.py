@@ -30,6 +30,8 @@ def test_three_peers_learn_together_and_leave_a_report_and_a_model(tmp_path: Pat
     assert record.accuracy.shape == (4, 3) and record.alone_accuracy.shape == (4, 3)
     assert record.consensus_distance[0] == 0 < record.consensus_distance[-1]
     assert set(record.edges) == {(0, 1), (0, 2), (1, 2)}
+    assert record.link_bytes.sum() == sum(peer.bytes_sent for peer in record.peers)
+    assert record.link_bytes.min() > 6 * 19_000
     assert Path(data["report"]).read_text().startswith("<!")
     measured = p2pfl("model", "evaluate", data["model"], "--task", "digits", "--json", cwd=tmp_path)
     assert json.loads(measured.stdout)["data"]["accuracy"] > 0.5
