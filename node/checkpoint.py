@@ -8,6 +8,7 @@ damaged ones are left the node refuses to start, because to begin again silently
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ class Checkpoints:
         self._signer = signer
         self._schema = schema
         self._given = 0
+        self.newest_completed: tuple[int, float] | None = None
+        """Step and monotonic moment of the last one that this process completed."""
 
     def next_arrays(self) -> Path:
         """Where the trainer shall write; never the same place twice. Raises OSError."""
@@ -61,6 +64,7 @@ class Checkpoints:
         body = msgpack.packb((FORMAT, step, arrays_digest, self._schema, state))
         signature = self._signer.sign(CONTEXT, digest(body))
         write_durably(arrays.with_suffix(".manifest"), msgpack.packb((body, signature)))
+        self.newest_completed = (step, time.monotonic())
         self._let_go_before(self._numbers()[-KEPT:][0])
 
     def newest(self, on_damaged: Callable[[str], None]) -> Checkpoint | None:

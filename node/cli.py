@@ -8,8 +8,11 @@ import typer
 
 from p2pfl.answer import answer
 from p2pfl.failure import ExitCode, Failure
+from p2pfl.report.plain import plain
 
-node_app = typer.Typer(help="One real peer: make its keys, start it.", rich_markup_mode=None, no_args_is_help=True)
+node_app = typer.Typer(
+    help="One real peer: make its keys, start it, look at it, end it.", rich_markup_mode=None, no_args_is_help=True
+)
 model_app = typer.Typer(help="Evaluate a model that peers made.", rich_markup_mode=None, no_args_is_help=True)
 
 
@@ -93,6 +96,47 @@ def node_start(
 
     place = directory_of(directory)
     become(prepared(place, network, identity_in(place, passphrase_fd), listen, data, task))
+
+
+@node_app.command("status")
+def node_status(
+    directory: Directory = Path("p2pfl-node"),
+    watch: Annotated[bool, typer.Option("--watch", help="Show it every second, until Ctrl-C.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object; with --watch, one a line.")] = False,
+) -> None:
+    """What a running node is doing: its neighbors, what it sent, applied and refused, and what went wrong.
+
+    For example: p2pfl node status --dir ward-a --watch
+    """
+    from node.enrolment import directory_of
+    from node.status import lines, screen, status_of
+    from node.status import watch as show_each
+
+    place = directory_of(directory)
+    if not watch:
+        status = status_of(place)
+        typer.echo(answer(status) if json_ else "\n".join(lines(status)))
+    elif json_:
+        show_each(place, lambda status: typer.echo(answer(status)))
+    else:
+        with screen() as show:
+            show_each(place, show)
+
+
+@node_app.command("leave")
+def node_leave(
+    directory: Directory = Path("p2pfl-node"),
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """End a running node in peace: it keeps a checkpoint, says good-bye and leaves its model. Waits until it has ended.
+
+    For example: p2pfl node leave --dir ward-a
+    """
+    from node.enrolment import directory_of
+    from node.status import leave
+
+    left = leave(directory_of(directory))
+    typer.echo(answer(left) if json_ else f"{plain(left['name'])} has left after round {left['step']}")
 
 
 @model_app.command("evaluate")

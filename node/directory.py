@@ -3,7 +3,8 @@
 identity        its secret keys, readable by nobody else
 boot            the boot epoch of its newest start
 checkpoints/    the newest two states of model and peer
-metrics.jsonl   one line a round          log.jsonl   one line an incident
+metrics.jsonl   one line a round          log.jsonl   one line an incident; an older file of each with .1 in its name
+control.sock    the control door, while it runs
 model.safetensors   its model when it ended, as named tensors
 """
 
@@ -36,6 +37,10 @@ class NodeDirectory:
     @property
     def model(self) -> Path:
         return self.path / "model.safetensors"
+
+    @property
+    def control(self) -> Path:
+        return self.path / "control.sock"
 
     @property
     def metrics(self) -> Path:

@@ -112,6 +112,21 @@ class Links:
         """Messages dropped because they came from nobody who is a member now."""
         return self._listener.dropped
 
+    @property
+    def dialled(self) -> dict[PeerId, str]:
+        """To whom a link is kept, and why there is none now; "" where there is one, or an attempt is under way."""
+        return {peer: supervisor.trouble for peer, supervisor in self._supervisors.items()}
+
+    @property
+    def cycles(self) -> int:
+        """How often the listener was cycled."""
+        return self._listener.cycles
+
+    def cycle_listener(self) -> None:
+        """Hang up on everybody who has dialled us, and listen again: who is a member now comes back by itself. The only way to
+        be rid of one caller's connection, and of what it holds of our memory."""
+        self._listener.cycle()
+
     async def close(self, linger_s: float = 1.0) -> None:
         """Stop listening and hang up. What was handed to a link that is up may take `linger_s` to leave."""
         if self._is_closed:

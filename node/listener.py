@@ -12,6 +12,7 @@ from node.sockets import Context, Patience, TransportKeys, listening_socket
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.events import PeerId
 
+REBIND_S = 0.02  # between two attempts to have the port again; libzmq takes about that long
 _FRAMES_KEPT = 3  # a message has one or two; a third is kept to show that there were too many
 
 OnMessage = Callable[[PeerId, tuple[Sized, ...], int], None]
@@ -34,6 +35,10 @@ class Listener:
     ) -> None:
         """`members` finds a member by its User-Id, and may change while we listen."""
         self.dropped = 0
+        self.cycles = 0
+        self._loop = loop
+        self._endpoint = ""
+        self._rebinding: asyncio.TimerHandle | None = None
         self._members = members
         self._on_message = on_message
         self._socket = listening_socket(context, keys, domain, patience)
@@ -49,10 +54,30 @@ class Listener:
             raise _cannot_listen(address, error) from None
         bound = self._socket.getsockopt(zmq.LAST_ENDPOINT)
         assert isinstance(bound, bytes)
-        return Address.parse(bound.rstrip(b"\0").decode().removeprefix("tcp://"))
+        self._endpoint = bound.rstrip(b"\0").decode()
+        return Address.parse(self._endpoint.removeprefix("tcp://"))
+
+    def cycle(self) -> None:
+        """Unbind, which ends all connections, and bind again: at once, or as soon as libzmq's other thread has let go of the
+        port. Once more while that goes on changes nothing."""
+        if self._rebinding is None and not self._socket.closed:
+            self.cycles += 1
+            self._socket.unbind(self._endpoint)
+            self._rebind()
 
     def close(self) -> None:
+        if self._rebinding is not None:
+            self._rebinding.cancel()
         self._reading.close()
+
+    def _rebind(self) -> None:
+        self._rebinding = None
+        try:
+            self._socket.bind(self._endpoint)
+        except zmq.ZMQError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EMFILE, errno.ENFILE):
+                raise
+            self._rebinding = self._loop.call_later(REBIND_S, self._rebind)
 
     def _take(self) -> bool:
         try:

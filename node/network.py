@@ -1,7 +1,8 @@
 """The network process of one peer: `python -m node.network FD` reads its `Setup` there and runs until the peer is done.
 
-No torch, numpy or networkx here: it is small, and training never delays it. It ends with its peer; on SIGINT and SIGTERM,
-with a checkpoint (130 and 143; the second time at once); and when whoever started it is gone.
+No torch, numpy or networkx here: it is small, and training never delays it. It ends with its peer; when its owner says so at
+the control door (0); on SIGINT and SIGTERM, with a checkpoint (130 and 143; the second time at once); and when whoever started
+it is gone.
 """
 
 import asyncio
@@ -25,9 +26,11 @@ from node.entropy import SystemEntropy, instant
 from node.journal import Journal
 from node.links import Links
 from node.live_peer import LivePeer
+from node.observation import Observation
 from node.orders import Answer, Prepare, Ready
 from node.setup import Setup, from_fd, take
 from node.trainer_process import TrainerDied, TrainerProcess
+from node.upkeep import Upkeep
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.charter import Charter, Member
@@ -56,6 +59,7 @@ class Network:
         self._directory = NodeDirectory(Path(setup.directory))
         self._parent: LoopChannel | None = None
         self._live: LivePeer | None = None
+        self._upkeep: Upkeep | None = None
         self._early: list[Event] = []
         self._task: asyncio.Task[Any] | None = None
         self._exit_code: ExitCode | None = None
@@ -99,13 +103,18 @@ class Network:
         identity = Identity.from_bytes(take(setup.secrets_fd), None)
         signer = Keyring(identity, self._members)
         journal = Journal(self._directory.metrics, self._directory.log, self._members, self._say if self._parent else None)
+        observation = Observation(setup.network, own, self._members, journal)
+        self._upkeep = upkeep = Upkeep(loop, observation, journal, lambda: self._stop(ExitCode.OK))
+        stack.callback(upkeep.close)
+        await upkeep.open(self._directory.control)
         charter = Charter(setup.network, _founders(self._members), b"", 0, setup.gossip)  # the trainer knows the rest
 
         def on_stranger(text: str) -> None:
             journal.incident("stranger", text)
 
         links = Links(charter.network_id, self._members, identity, setup.listen, self._tell, on_stranger=on_stranger)
-        await links.start()
+        observation.listens_at = str(await links.start())
+        observation.links = links
         stack.push_async_callback(links.close)
 
         def on_degraded(text: str) -> None:
@@ -116,6 +125,7 @@ class Network:
 
         trainer = TrainerProcess(loop, preparation(setup), setup.zygote_fd, self._trainer_answered, on_ready, on_degraded)
         stack.callback(trainer.close)
+        observation.trainer = trainer
         ready = await trainer.start()
         checkpoints = Checkpoints(self._directory.checkpoints, own.id, signer, ready.schema)
         newest = checkpoints.newest(lambda text: journal.incident("damaged_checkpoint", text))
@@ -136,6 +146,8 @@ class Network:
         )
         live = LivePeer(loop, peer, links, trainer, arena, checkpoints, journal, self._directory.model, setup.pace_s)
         stack.callback(live.close)
+        observation.peer, observation.checkpoints = peer, checkpoints
+        upkeep.gossiping(arena.slot_bytes * arena.count, len(setup.weights))
         return live
 
     def _tell(self, event: Event) -> None:
@@ -156,6 +168,8 @@ class Network:
         if self._exit_code is not None:
             os._exit(code)
         self._exit_code = code
+        if self._upkeep is not None:
+            self._upkeep.leaving()
         if self._live is not None:
             self._live.tell(StopRequested())
         elif self._task is not None:

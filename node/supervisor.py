@@ -40,8 +40,9 @@ class Supervisor:
         self._patience = patience
         self._choices = choices
         self._on_change = on_change
+        self.trouble = ""
+        """Why the link is down, in words; "" while it is up, and before the first attempt has ended."""
         self._reported: bool | None = None
-        self._trouble = ""
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._keep(), name=f"link to {name}")
         self._task.add_done_callback(lambda task: task.cancelled() or task.result())  # a bug must not end us in silence
@@ -93,6 +94,6 @@ class Supervisor:
             self._loop.call_soon(self._on_change, is_up)
         if is_up:
             _log.info("link to %s is up", self._name)
-        elif is_up != self._reported or trouble != self._trouble:  # a reason is told once, however often we try
+        elif is_up != self._reported or trouble != self.trouble:  # a reason is told once, however often we try
             _log.info("link to %s (%s) is down: %s", self._name, self._address, trouble)
-        self._reported, self._trouble = is_up, trouble
+        self._reported, self.trouble = is_up, trouble
