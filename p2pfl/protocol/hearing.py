@@ -1,0 +1,117 @@
+"""What others say of members, item by item: checked cheapest first, believed only where its subject or accuser signed it."""
+
+from collections.abc import Iterable
+
+from p2pfl.protocol import gossip_wire, push_pull
+from p2pfl.protocol.boot import Boot
+from p2pfl.protocol.census import Census
+from p2pfl.protocol.doubles import Doubles
+from p2pfl.protocol.errors import Reason, RejectedFrame
+from p2pfl.protocol.events import IdentityConflict, Instant, PeerId
+from p2pfl.protocol.gossip_wire import Introduction, Wanted
+from p2pfl.protocol.health import Health
+from p2pfl.protocol.post import Post
+from p2pfl.protocol.record import RECORD, Record
+from p2pfl.protocol.self_statement import SelfStatement
+from p2pfl.protocol.standing import Accusation
+
+
+class Hearing:
+    """Rumors and push-pull end here."""
+
+    def __init__(self, census: Census, own: SelfStatement, boot: Boot, health: Health, post: Post) -> None:
+        self._census, self._self, self._boot, self._health, self._post = census, own, boot, health, post
+        self._doubles = Doubles()
+
+    def items(self, items: bytes, now: Instant, hop: PeerId, is_answering: bool = False) -> int:
+        """How many records were news. Where `is_answering`, what we know better goes back.
+
+        What an honest hop may have passed on in good faith is refused by itself; what it should have seen to be wrong ends the
+        message, by `RejectedFrame`, so that a liar costs one signature.
+        """
+        news, unknown, better = 0, list[PeerId](), list[bytes]()
+        for item in gossip_wire.decode_items(items):
+            try:
+                if isinstance(item, Accusation):
+                    self._accusation(item, now, hop, unknown)
+                else:
+                    news += self._introduction(item, now, hop, unknown, better)
+            except RejectedFrame as refusal:
+                if refusal.reason in (Reason.BAD_HEADER, Reason.BAD_SIGNATURE):
+                    raise
+                self._post.reject(refusal, hop)
+        if unknown:
+            self._post.send(hop, Wanted(tuple(dict.fromkeys(unknown))[: gossip_wire.RECORDS_MAX]))
+        if is_answering:
+            self._post.serve(now.monotonic, hop, push_pull.bounded(better))
+        return news
+
+    def tell(self, peer: PeerId, accusations: Iterable[Accusation]) -> None:
+        """The accused hears of it first, and can refute it."""
+        records = push_pull.bounded(map(gossip_wire.encode_item, accusations))
+        if records is not None:
+            self._post.send(peer, records)
+
+    def known_before(self, record: Record) -> None:
+        """A record that was there when we began."""
+        self._doubles.seen(record)
+
+    def forget(self, peer: PeerId) -> None:
+        """It is gone."""
+        self._doubles.forget(peer)
+
+    def _introduction(self, item: Introduction, now: Instant, hop: PeerId, unknown: list[PeerId], better: list[bytes]) -> bool:
+        record = RECORD.read(item.record)
+        peer = record.identity
+        census = self._census
+        if peer == census.own:
+            self._myself(record)
+            return False
+        if not item.credential and peer not in census.registry.records:
+            unknown.append(peer)
+            return False
+        if not census.is_news(record):
+            if self._doubles.concerns(record):
+                census.registry.learn_record(record, now.wall)
+                self._alarm(record)
+            better += push_pull.overriding(census, record)
+            return False
+        census.introduced(record, item.credential, now, hop)
+        if record.has_left:
+            self._doubles.forget(peer)
+        else:
+            self._alarm(record)
+        return True
+
+    def _accusation(self, accusation: Accusation, now: Instant, hop: PeerId, unknown: list[PeerId]) -> None:
+        peer = accusation.subject
+        if peer == self._census.own:
+            self._against_me(accusation, now, hop)
+            return
+        version = self._census.version(peer)
+        if version is None or accusation.version > version:
+            unknown.append(peer)
+        elif self._census.accused(accusation, now, hop) and self._census.is_fresh(peer, now.monotonic):
+            self.tell(peer, (accusation,))
+
+    def _against_me(self, accusation: Accusation, now: Instant, hop: PeerId) -> None:
+        """Refute it. Being thought dead is a sign of one's own slowness (Lifeguard, L1)."""
+        if accusation.version == self._self.version:
+            self._census.verify(accusation, hop)
+            if self._self.accused(accusation.version, now.monotonic):
+                self._health.worse()
+
+    def _myself(self, record: Record) -> None:
+        """Only we can sign our records. An earlier life's may still be on its way; another machine's should not exist."""
+        if record.boot_id == self._boot.id or record.boot_epoch < self._boot.epoch:
+            return
+        verify = self._census.oath.verify
+        if not record.is_genuine(lambda key, context, body, signature: verify(PeerId(key), context, body, signature)):
+            raise RejectedFrame(Reason.BAD_SIGNATURE)
+        addresses = tuple(sorted({*self._self.record.addresses, *record.addresses}))
+        self._post.add(IdentityConflict(self._census.own, addresses))
+
+    def _alarm(self, record: Record) -> None:
+        addresses = self._doubles.seen(record)
+        if addresses is not None:
+            self._post.add(IdentityConflict(record.identity, addresses))

@@ -1,0 +1,53 @@
+"""What membership sends: collected here, with the rumors that ride along and the limit of what one neighbor may pull."""
+
+from p2pfl.protocol import gossip_wire
+from p2pfl.protocol.bucket import Buckets
+from p2pfl.protocol.census import Census
+from p2pfl.protocol.errors import Reason, RejectedFrame
+from p2pfl.protocol.events import MembershipEffect, PeerId, Rejected, Send
+from p2pfl.protocol.gossip_wire import MembershipMessage, Records, Summary
+
+HOPS_MAX = 1024  # hops whose pulls are accounted for at a time
+
+
+class Post:
+    """The effects of one call, in their order."""
+
+    def __init__(self, census: Census) -> None:
+        self._census = census
+        rules = census.rules
+        self._served = Buckets(rules.served_bytes / rules.push_pull_s, rules.served_bytes, HOPS_MAX)
+        self._effects: list[MembershipEffect] = []
+
+    def taken(self) -> list[MembershipEffect]:
+        """What came together; the next call begins anew."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    def add(self, effect: MembershipEffect) -> None:
+        self._effects.append(effect)
+
+    def send(self, to: PeerId, message: MembershipMessage) -> None:
+        self._effects.append(Send(to, (gossip_wire.encode(message),)))
+
+    def reject(self, refusal: RejectedFrame, hop: PeerId) -> None:
+        """Count it, and blame the hop where nobody else is named."""
+        self._effects.append(Rejected(refusal.reason, PeerId(refusal.blame or hop)))
+
+    def serve(self, now: float, hop: PeerId, answer: Summary | Records | None) -> None:
+        """Answers can be long, and questions are short: each hop gets so many bytes in a while. Raises `RejectedFrame`."""
+        if answer is None:
+            return
+        frame = gossip_wire.encode(answer)
+        if not self._served.take(hop, len(frame), now):
+            raise RejectedFrame(Reason.RATE_LIMITED, hop)
+        self._effects.append(Send(hop, (frame,)))
+
+    def riding(self, to: PeerId, links: int) -> bytes:
+        """The rumors for this neighbor. A suspect hears first what it is accused of (Lifeguard, L3)."""
+        known = self._census.view.get(to)
+        first = b""
+        if known is not None and known.standing.accusations:
+            first = gossip_wire.encode_item(known.standing.accusations[0])
+        limit = max(links, self._census.rules.retransmissions(len(self._census.view)))
+        return self._census.rumors.take(to, limit, first)
