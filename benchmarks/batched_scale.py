@@ -34,7 +34,7 @@ from p2pfl.learning.tasks import resolve
 from p2pfl.settings import CodecSection, DataSection, LimitsSection, TaskSection, TrainingSection
 from sim.batch import run_batch
 from sim.masks import Masks
-from sim.mixing import Mixing
+from sim.mixing import Mixing, Product
 from sim.workers import Workers
 from topology import neighbor_weights, random_regular
 
@@ -228,7 +228,7 @@ def mix() -> bool:
     with Workers([model, Model(task, SEED)]) as workers:
         for degree, peers in [(2, 1_000), (4, 1_000), (16, 1_000), (64, 1_000), (256, 1_000), (4, 2_000), (4, 8_000)]:
             graph: nx.Graph[int] = random_regular(degree, peers, seed=SEED)
-            mixing = Mixing(neighbor_weights(graph), range(peers), CodecSection(), Masks(), SEED, torch.device("cpu"))
+            mixing = Mixing(neighbor_weights(graph), Product(range(peers), CodecSection(), torch.device("cpu")), Masks(), SEED)
             stacks = {k: torch.randn(peers, *v.shape) for k, v in model.layout.unflatten(model.first).items()}
             seconds = []
             for _ in range(7):

@@ -1,8 +1,8 @@
 """The batched engine: all peers as one array per layer. A round is local steps under vmap and one sparse product for the mix.
 
 It computes what `Peer` and `Learner` compute together on a network that delays nothing: the same first vector, minibatches,
-steps, codec and order of a round. What differs is the order in which float32 sums are taken. What is missing in a round,
-peers or messages, is a mask on W.
+steps, codec and order of a round, or of a period of asynchronous gossip. What differs is the order in which float32 sums are
+taken. What is missing in a round, peers or messages, is a mask on W.
 """
 
 import os
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from p2pfl.failure import Failure
 from p2pfl.learning.parameters import Model
 from p2pfl.learning.task import Task
-from p2pfl.settings import CodecSection, LimitsSection, TrainingSection
+from p2pfl.settings import CodecSection, GossipSection, LimitsSection, TrainingSection
 from sim.checkpoint import Checkpoint
 from sim.crowd import BLOCK_MIN, Crowd
 from sim.masks import Masks
-from sim.mixing import Mixing, Rows, WeightSchedule
+from sim.merging import Merging, Pushes
+from sim.mixing import Mixing, Product, Rows, WeightSchedule
 from sim.workers import Workers
 
 Float = NDArray[np.float64]
@@ -50,22 +51,26 @@ def run_batch(
     training: TrainingSection,
     codec: CodecSection,
     limits: LimitsSection,
-    weights: Rows | WeightSchedule | None,
+    weights: Rows | WeightSchedule | Pushes | None,
     rounds: int,
     seed: int,
     evaluate_every: int = 1,
     on_round: Callable[[int, Float, Float, float], None] | None = None,
     *,
     masks: Masks | None = None,
+    evaluated: NDArray[np.bool_] | None = None,
+    age_cap: int = GossipSection().age_cap,
     device: str = "cpu",
     checkpoint: Checkpoint | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> BatchOutcome:
-    """`weights[i][j]` is what peer i gives to what comes from j, in every round or by a schedule; None is every peer alone.
+    """`weights[i][j]` is what peer i gives to what comes from j, in every round or by a schedule; `Pushes` is asynchronous
+    gossip, whose rounds are periods, with masks of its own that are these and with `age_cap`; None is every peer alone.
 
-    The first and the last row and every `evaluate_every`-th are measured; `on_round(round, accuracy, loss, consensus
-    distance)` hears of each. A `checkpoint` is written to as it says, and gone on from if it is there. Raises `Failure` when a
-    peer's training diverges, when memory can't hold so many peers, when there is no such device.
+    The first and the last row and every `evaluate_every`-th are measured, accuracy and loss of those who are `evaluated`,
+    [peers] or None for all; `on_round(round, accuracy, loss, consensus distance)` hears of each. A `checkpoint` is written to
+    as it says, and gone on from if it is there. Raises `Failure` when a peer's training diverges, when memory can't hold so
+    many peers, when there is no such device.
     """
     masks, where, note = masks or Masks(), _device(device), on_note or (lambda line: None)
     count = 1 if where.type != "cpu" else max(1, min(os.cpu_count() or 1, peers // BLOCK_MIN))
@@ -80,12 +85,13 @@ def run_batch(
                 f"device: {device} computes peers together only, and this task can't be: {crowd.fallback_reason}.",
                 "Use the device cpu.",
             )
-        mixing = None if weights is None else Mixing(weights, crowd.order, codec, masks, seed, where)
+        mixing = _mixing(weights, crowd, Product(crowd.order, codec, where), masks, seed, age_cap)
+        state = {**crowd.state(), **(mixing.state() if mixing is not None else {})}
 
         def measure(row: int) -> None:
             if row % evaluate_every == 0 or row == rounds:
                 up = masks.up(row, peers)
-                found = crowd.measured(up)
+                found = crowd.measured(up if evaluated is None else up & evaluated)
                 rows.accuracy[row] = found.get("accuracy", np.nan)
                 rows.loss[row] = found.get("loss", np.nan)
                 rows.consensus_distance[row] = crowd.consensus_distance(up)
@@ -95,7 +101,7 @@ def run_batch(
             if on_round is not None:
                 on_round(row, rows.accuracy[row], rows.loss[row], float(rows.consensus_distance[row]))
 
-        done = None if checkpoint is None else checkpoint.restore(crowd.state(), rows.arrays())
+        done = None if checkpoint is None else checkpoint.restore(state, rows.arrays())
         if done is None:
             measure(0)
         else:
@@ -108,7 +114,7 @@ def run_batch(
                 mixing.mix(crowd.stacks, round, workers)
             measure(round + 1)
             if checkpoint is not None and checkpoint.is_due(round + 1, rounds):
-                checkpoint.save(round + 1, crowd.state(), rows.arrays())
+                checkpoint.save(round + 1, state, rows.arrays())
         return BatchOutcome(
             rows.accuracy, rows.loss, rows.consensus_distance, crowd.parameters(), *crowd.data_counts(), crowd.fallback_reason
         )
@@ -125,6 +131,16 @@ class Measured:
     def arrays(self) -> dict[str, Float]:
         """By name, to be saved or written into."""
         return {"accuracy": self.accuracy, "loss": self.loss, "consensus_distance": self.consensus_distance}
+
+
+def _mixing(
+    weights: Rows | WeightSchedule | Pushes | None, crowd: Crowd, product: Product, masks: Masks, seed: int, age_cap: int
+) -> Mixing | Merging | None:
+    if weights is None:
+        return None
+    if isinstance(weights, Pushes):
+        return Merging(weights, product, crowd.steps(), age_cap)
+    return Mixing(weights, product, masks, seed)
 
 
 def _device(name: str) -> torch.device:

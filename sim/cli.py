@@ -6,7 +6,7 @@ import signal
 import sys
 from dataclasses import asdict
 from difflib import get_close_matches
-from math import inf
+from math import inf, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -210,7 +210,8 @@ def _table(result: "Result", written: Path) -> str:
     from p2pfl.report.summary import summary
 
     found, peers = summary(result.record), result.record.peers
-    shown = peers if len(peers) <= PEERS_SHOWN else sorted(peers, key=lambda peer: peer.accuracy)[:PEERS_SHOWN]
+    by_accuracy = sorted(peers, key=lambda peer: (isnan(peer.accuracy), peer.accuracy))  # those not measured last
+    shown = peers if len(peers) <= PEERS_SHOWN else by_accuracy[:PEERS_SHOWN]
     lines = [
         f"done in {result.seconds:.1f} s: mean accuracy {_number(found['accuracy_mean'])} "
         f"(min {_number(found['accuracy_min'])}, alone {_number(found['alone_mean'])}), "

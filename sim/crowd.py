@@ -144,6 +144,12 @@ class Crowd:
         samples[self.order] = self._samples
         return counts, samples
 
+    def steps(self) -> Places:
+        """Local steps of every peer in a round, [peers] by index."""
+        steps: Places = np.empty_like(self._steps)
+        steps[self._indices] = self._steps
+        return steps
+
     def state(self) -> dict[str, torch.Tensor]:
         """All that changes, to be saved; and to be written into, to go on from what was saved."""
         groups = {"stack": self.stacks, "momentum": self._momenta, "local": self._local}

@@ -20,6 +20,7 @@ from sim.batch import BatchOutcome, run_batch
 from sim.checkpoint import Checkpoint
 from sim.events import EventsOutcome, run_events
 from sim.masks import FAULTS, Masks, masks_of
+from sim.merging import Pushes
 from sim.mixing import Rows
 from sim.result import Result
 from sim.scenario import Scenario
@@ -105,7 +106,6 @@ def choose(world: World, asked: str, is_traced: bool = False) -> Engine:
 
 def _batch_obstacle(world: World, is_traced: bool) -> str | None:
     obstacles = {
-        "knows rounds only, not gossip.mode = async": world.gossip.mode == "async",
         "sends nothing that network.latency could delay": world.network.latency != 0,
         f"knows no faults but {', '.join(FAULTS)}": any(fault.kind not in FAULTS for fault in world.faults),
         "sends nothing that network.bandwidth, duplicate or reorder could touch": world.network.bandwidth is not None
@@ -194,7 +194,9 @@ class _Batched:
     checkpoint_every: int
     note: Callable[[str], None]
 
-    def run(self, name: str, weights: Rows | Schedule | None, masks: Masks, on_round: OnRound | None = None) -> BatchOutcome:
+    def run(
+        self, name: str, weights: Rows | Schedule | Pushes | None, masks: Masks, on_round: OnRound | None = None
+    ) -> BatchOutcome:
         world = self.world
         file = None if self.folder is None else self.folder / f"{name}.safetensors"
         return run_batch(
@@ -209,6 +211,8 @@ class _Batched:
             world.evaluate_every,
             None if on_round is None else lambda row, accuracy, loss, distance: on_round(row, accuracy),
             masks=masks,
+            evaluated=world.evaluated,
+            age_cap=world.gossip.age_cap,
             device=self.device,
             checkpoint=None if file is None else Checkpoint(file, self.checkpoint_every, self.settings),
             on_note=self.note,
@@ -217,12 +221,15 @@ class _Batched:
 
 def _batch(batched: _Batched, on_round: OnRound | None) -> _Ran:
     world, masks = batched.world, masks_of(batched.world)
-    outcome = batched.run("together", world.schedule or world.weights, masks, on_round)
+    weights = world.schedule or world.weights
+    pushes = Pushes(weights, world.peers, masks, world.seed) if world.gossip.mode == "async" else None
+    outcome = batched.run("together", pushes or weights, masks, on_round)
     steps = np.array([steps_per_round(world.training, int(samples)) for samples in world.samples])
     update_bytes = CODECS[world.codec.kind]().payload_bytes(outcome.parameters.shape[1])
     sent, received = traffic(world, update_bytes, steps, masks)
     updates_sent, updates_applied = update_counts(world, masks)
     missing = "" if masks.is_empty else " Peers come and go, and messages are lost, by whole rounds."
+    periods = "" if pushes is None else " All periods begin together and are equally long."
     return _Ran(
         parameters=outcome.parameters,
         accuracy=outcome.accuracy,
@@ -234,8 +241,9 @@ def _batch(batched: _Batched, on_round: OnRound | None) -> _Ran:
         updates_applied=updates_applied,
         rejected=[{}] * world.peers,
         abstracts="All peers are computed as one array and nothing is sent: no message is late, and bytes are those "
-        "that the messages would have." + missing + _fallback(outcome),
+        "that the messages would have." + periods + missing + _fallback(outcome),
         marks=_marks(world),
+        up=np.empty((0, 0), dtype=np.bool_) if masks.away is None else ~masks.away,
     )
 
 
@@ -280,7 +288,7 @@ def _record(scenario: Scenario, world: World, engine: Engine, ran: _Ran, alone: 
     return RunRecord(
         title=scenario.title,
         engine=engine.name,
-        abstracts=ran.abstracts,
+        abstracts=ran.abstracts + _sampled(world),
         seed=world.seed,
         settings={**scenario.model_dump(mode="json"), "engine": engine.name},
         seconds=seconds,
@@ -297,6 +305,11 @@ def _record(scenario: Scenario, world: World, engine: Engine, ran: _Ran, alone: 
         marks=ran.marks,
         up=ran.up,
     )
+
+
+def _sampled(world: World) -> str:
+    count = int(world.evaluated.sum())
+    return "" if count == world.peers else f" Accuracy and loss are those of {count} of the {world.peers:,} peers."
 
 
 def _last(column: Float) -> float:

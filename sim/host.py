@@ -6,6 +6,7 @@ later boot epoch goes on from what was durable.
 
 from collections import deque
 from collections.abc import Sized
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
@@ -217,6 +218,8 @@ class Host:
             case Abandon(ticket):
                 self._opener.abandon(ticket)
             case Learn():
+                if not self._federation.world.evaluated[self.index]:
+                    effect = replace(effect, evaluate=False)
                 self._federation.together.ask(self.index, self.learner, self.state, effect)
                 due = self._agenda.now + effect.local_steps * self.step_s
                 self._agenda.at(due, partial(self._learn, self.epoch, effect), Priority.LEARNING)

@@ -53,13 +53,21 @@ class Masks:
         """[peers]: who carries out the `Learn` of this round. Round R, after the last, is for those of round R - 1."""
         return np.ones(peers, dtype=bool) if self.away is None else ~self.away[min(round, len(self.away) - 1)]
 
+    def reaches(self, round: int, senders: Whole, receivers: Whole, peers: int) -> Truth:
+        """[edges]: whether both are up in this round and nothing cuts their link."""
+        up = self.up(round, peers)
+        return self._passes(round, senders, receivers, up[senders] & up[receivers])
+
     def is_sent(self, round: int, senders: Whole, receivers: Whole, peers: int) -> Truth:
         """[edges]: whether an update is sent over this edge in this round to somebody who is there to mix it."""
-        sent = self.up(round, peers)[senders] & self.up(round + 1, peers)[receivers]
+        return self._passes(round, senders, receivers, self.up(round, peers)[senders] & self.up(round + 1, peers)[receivers])
+
+    def _passes(self, round: int, senders: Whole, receivers: Whole, links: Truth) -> Truth:
+        """Of these links, [edges], those that no cut stops in this round."""
         for cut in self.cuts:
             if cut.begin <= round < cut.end:
-                sent &= ~cut.stops(senders, receivers)
-        return sent
+                links = links & ~cut.stops(senders, receivers)
+        return links
 
     def arrives(self, round: int, senders: Whole, receivers: Whole, peers: int, seed: int) -> Truth:
         """[edges]: whether it is not lost either, and so is mixed after this round.

@@ -52,35 +52,39 @@ class Edges:
     chosen: Whole
 
 
-class Mixing:
-    """Mixes peers that stand in `order`, by the weights of the round."""
+class Product:
+    """x_i + sum_j w_ij (Q(x_j) - Q(x_i)) of all peers, who stand in `order`, for whatever edges a round has."""
 
-    def __init__(
-        self,
-        weights: Rows | WeightSchedule,
-        order: Sequence[int],
-        codec: CodecSection,
-        masks: Masks,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        self._order, self._codec, self._masks, self._seed = order, CODECS[codec.kind](), masks, seed
-        self._device = device
+    def __init__(self, order: Sequence[int], codec: CodecSection, device: torch.device) -> None:
+        self._order, self._codec, self._device = order, CODECS[codec.kind](), device
         self._place = np.argsort(order)
-        self._period = 1 if isinstance(weights, Sequence) else weights.period
-        kept = min(KEPT, self._period or 1)
-        self._edges = lru_cache(kept)(lambda number: _edges(rows_of(weights, number), self._place, device))
-        self._unmasked = lru_cache(kept)(lambda number: self._values(self._edges(number), None))
 
-    def mix(self, stacks: Stacks, round: int, workers: Workers) -> None:
+    @property
+    def peers(self) -> int:
+        return len(self._order)
+
+    def edges(self, senders: Whole, receivers: Whole, weights: NDArray[np.float64]) -> Edges:
+        """These links, in whatever order; none from a peer to itself."""
+        peers, place = len(self._order), self._place
+        order = np.lexsort((senders, receivers))
+        senders, receivers, weights = senders[order], receivers[order], weights[order]
+        # Every bag: what arrives, in the order of the senders, then the peer's own.
+        bags = np.concatenate([place[receivers], np.arange(peers)])
+        chosen = np.lexsort((np.concatenate([senders, np.full(peers, peers)]), bags))
+        columns = np.concatenate([place[senders], np.arange(peers)])[chosen]
+        ends = np.concatenate([[0], np.cumsum(np.bincount(bags, minlength=peers))[:-1]])
+        bags_of = torch.from_numpy(columns).to(self._device), torch.from_numpy(ends).to(self._device)
+        return Edges(senders, receivers, weights, *bags_of, chosen)
+
+    def values(self, edges: Edges, arrives: NDArray[np.bool_] | None = None) -> torch.Tensor:
+        """Of the sparse matrix, where not everything arrives. A peer's own is what its row gives away, so that every row sums
+        to 0."""
+        given = edges.weights if arrives is None else edges.weights * arrives
+        own = np.bincount(self._place[edges.receivers], given, len(self._order))
+        return torch.from_numpy(np.concatenate([given, -own])[edges.chosen].astype(np.float32)).to(self._device)
+
+    def apply(self, stacks: Stacks, edges: Edges, values: torch.Tensor, round: int, workers: Workers) -> None:
         """One mix, in place."""
-        number = round % self._period if self._period else round
-        edges = self._edges(number)
-        if self._masks.is_empty:
-            values = self._unmasked(number)
-        else:
-            arrives = self._masks.arrives(round, edges.senders, edges.receivers, len(self._order), self._seed)
-            values = self._values(edges, arrives)
 
         def mix_tile(tile: torch.Tensor) -> None:
             # embedding_bag is torch's fastest sparse-times-dense product on a CPU: bag i is the weighted sum of its rows.
@@ -88,12 +92,6 @@ class Mixing:
             tile += torch.nn.functional.embedding_bag(edges.columns, sent, edges.ends, mode="sum", per_sample_weights=values)
 
         workers.each(lambda model, tile: mix_tile(tile), list(tiles(stacks)))
-
-    def _values(self, edges: Edges, arrives: NDArray[np.bool_] | None) -> torch.Tensor:
-        """Of the sparse matrix. A peer's own is what its row gives away, so that every row sums to 0."""
-        given = edges.weights if arrives is None else edges.weights * arrives
-        own = np.bincount(self._place[edges.receivers], given, len(self._order))
-        return torch.from_numpy(np.concatenate([given, -own])[edges.chosen].astype(np.float32)).to(self._device)
 
     def _sent(self, rows: torch.Tensor, round: int) -> torch.Tensor:
         """Q of every row. The codecs work value by value, so that one tile of all peers is one vector to them."""
@@ -103,6 +101,32 @@ class Mixing:
             place = int(rows.abs().amax(dim=1).argmax())
             raise diverged(self._order[place], round, str(error)) from error
         return torch.from_numpy(sent).view_as(rows).to(rows.device)
+
+
+class Mixing:
+    """Mixes peers by the weights of the round."""
+
+    def __init__(self, weights: Rows | WeightSchedule, product: Product, masks: Masks, seed: int) -> None:
+        self._product, self._masks, self._seed = product, masks, seed
+        self._period = 1 if isinstance(weights, Sequence) else weights.period
+        kept = min(KEPT, self._period or 1)
+        self._edges = lru_cache(kept)(lambda number: product.edges(*links_of(rows_of(weights, number))))
+        self._unmasked = lru_cache(kept)(lambda number: product.values(self._edges(number)))
+
+    def mix(self, stacks: Stacks, round: int, workers: Workers) -> None:
+        """One mix, in place."""
+        number = round % self._period if self._period else round
+        edges = self._edges(number)
+        if self._masks.is_empty:
+            values = self._unmasked(number)
+        else:
+            arrives = self._masks.arrives(round, edges.senders, edges.receivers, self._product.peers, self._seed)
+            values = self._product.values(edges, arrives)
+        self._product.apply(stacks, edges, values, round, workers)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """A W has nothing to remember."""
+        return {}
 
 
 def tiles(stacks: Stacks) -> Iterator[torch.Tensor]:
@@ -122,18 +146,11 @@ def diverged(peer: int, round: int, why: str) -> Failure:
     return Failure("diverged", f"Peer {peer} diverged in round {round}: {why}.", "Lower training.learning_rate.")
 
 
-def _edges(rows: Rows, place: Whole, device: torch.device) -> Edges:
-    peers, count = len(rows), sum(map(len, rows))
-    receivers = np.repeat(np.arange(peers), [len(row) for row in rows])
+def links_of(rows: Rows) -> tuple[Whole, Whole, NDArray[np.float64]]:
+    """(senders, receivers, weights) of all directed links of a W, each [links]."""
+    count = sum(map(len, rows))
+    receivers = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     senders = np.fromiter(chain.from_iterable(rows), np.int64, count)
     weights = np.fromiter(chain.from_iterable(row.values() for row in rows), np.float64, count)
-    order = np.lexsort((senders, receivers))
-    order = order[senders[order] != receivers[order]]
-    senders, receivers, weights = senders[order], receivers[order], weights[order]
-    # Every bag: what arrives, in the order of the senders, then the peer's own.
-    bags = np.concatenate([place[receivers], np.arange(peers)])
-    chosen = np.lexsort((np.concatenate([senders, np.full(peers, peers)]), bags))
-    columns = np.concatenate([place[senders], np.arange(peers)])[chosen]
-    ends = np.concatenate([[0], np.cumsum(np.bincount(bags, minlength=peers))[:-1]])
-    bags_of = torch.from_numpy(columns).to(device), torch.from_numpy(ends).to(device)
-    return Edges(senders, receivers, weights, *bags_of, chosen)
+    others = senders != receivers
+    return senders[others], receivers[others], weights[others]

@@ -45,6 +45,7 @@ class OutputSection(Section):
     """What a run measures. `alone` runs every peer without gossip too, the line that says why one gossips."""
 
     evaluate_every: int = Field(default=1, ge=1)  # rounds; the first and the last row are always measured
+    evaluate_peers: int | None = Field(default=None, ge=1)  # so many peers, the same in every row; all where None
     alone: bool = True
 
 

@@ -1,4 +1,5 @@
-"""What peers would send, without sending it: the bytes of a run in rounds on a network that neither loses nor delays.
+"""What peers would send, without sending it: the bytes of a run in rounds, or in equal periods of asynchronous gossip, on a
+network that does not delay.
 
 Every size is that of the encoded message, so that it equals what the event engine counts, frame by frame. Only whole numbers
 in a header vary in length; what has the same lengths is encoded once.
@@ -17,6 +18,7 @@ from p2pfl.protocol.envelope import sealed_length
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.inbox import CREDIT_CHUNKS
 from sim.masks import Masks
+from sim.merging import Ages, Pushes
 from sim.world import World
 
 Float = NDArray[np.float64]
@@ -26,19 +28,15 @@ Whole = NDArray[np.int64]
 def traffic(world: World, update_bytes: int, local_steps: Whole, masks: Masks | None = None) -> tuple[Float, Float]:
     """(sent, received), each cumulative [rounds + 1, peers]: row r is what a peer has sent, or what was sent to it, when it has
     mixed r times. local_steps: [peers]. Where peers are away or links cut, their finding each other again is not counted."""
-    met: set[tuple[int, int]] = set()
     sent, received = [], []
-    for round, links in enumerate(_rounds(world, masks or Masks())):
-        if round == 0 or world.schedule is not None:
-            met |= set(zip(*np.sort([links.senders, links.receivers], axis=0).tolist(), strict=True))
-        ages = (round + 1) * local_steps
+    for round, links in enumerate(_rounds(world, masks or Masks(), local_steps)):
         readers = links.count(links.senders, links.goes)
-        update = _offers(readers, np.int64(round), ages, world.samples, update_bytes) + _chunks(update_bytes)  # to one reader
+        update = _offers(readers, np.int64(round), links.ages, world.samples, update_bytes) + _chunks(update_bytes)  # to one
         credit = _credits(update_bytes)
         heard = np.bincount(links.receivers[links.arrives], update[links.senders[links.arrives]], world.peers)
         sent.append(update * readers + credit * links.count(links.receivers, links.arrives))
         received.append(heard + credit * links.count(links.senders, links.arrives))
-    contacts = np.bincount([end for pair in met for end in pair], minlength=world.peers)
+    contacts = np.bincount([end for pair in _met(world) for end in pair], minlength=world.peers)
     greetings = (_hello(True) + _hello(False)) * contacts  # one asks, one answers, on every link and either way
     return _cumulative(greetings, sent), _cumulative(greetings, received)
 
@@ -46,7 +44,7 @@ def traffic(world: World, update_bytes: int, local_steps: Whole, masks: Masks | 
 def update_counts(world: World, masks: Masks | None = None) -> tuple[list[int], list[int]]:
     """The updates that every peer sends to its readers in the run, and those that it mixes."""
     sent, mixed = np.zeros((2, world.peers), dtype=np.int64)
-    for links in _rounds(world, masks or Masks()):
+    for links in _rounds(world, masks or Masks(), np.zeros(world.peers, dtype=np.int64)):
         sent += links.count(links.senders, links.goes)
         mixed += links.count(links.receivers, links.arrives)
     return sent.tolist(), mixed.tolist()
@@ -54,9 +52,13 @@ def update_counts(world: World, masks: Masks | None = None) -> tuple[list[int], 
 
 @dataclass(frozen=True, slots=True)
 class _Links:
-    """The directed links of one round, each [edges]: from whom to whom, whether an update is sent and whether it arrives."""
+    """The directed links of one round, each [edges]: from whom to whom, whether an update is sent and whether it arrives.
+
+    ages: of what every peer sends, [peers].
+    """
 
     peers: int
+    ages: Whole
     senders: Whole
     receivers: Whole
     goes: NDArray[np.bool_]
@@ -67,14 +69,28 @@ class _Links:
         return np.bincount(ends[which], minlength=self.peers)
 
 
-def _rounds(world: World, masks: Masks) -> Iterator[_Links]:
+def _rounds(world: World, masks: Masks, local_steps: Whole) -> Iterator[_Links]:
+    if world.gossip.mode == "async":
+        ages = Ages(Pushes(world.schedule or world.weights, world.peers, masks, world.seed), local_steps, world.gossip.age_cap)
+        for period in map(ages.pass_period, range(world.rounds)):
+            goes = np.ones(len(period.senders), dtype=bool)
+            yield _Links(world.peers, period.ages, period.senders, period.receivers, goes, period.arrives)
+        return
     senders, receivers = _edges(world.rows(0))
     for round in range(world.rounds):
         if world.schedule is not None:
             senders, receivers = _edges(world.rows(round))
         goes = masks.is_sent(round, senders, receivers, world.peers)
         arrives = masks.arrives(round, senders, receivers, world.peers, world.seed)
-        yield _Links(world.peers, senders, receivers, goes, arrives)
+        yield _Links(world.peers, (round + 1) * local_steps, senders, receivers, goes, arrives)
+
+
+def _met(world: World) -> set[tuple[int, int]]:
+    """Who is linked with whom in some round."""
+    met: set[tuple[int, int]] = set()
+    for round in range(1 if world.schedule is None else world.rounds):
+        met |= set(zip(*np.sort(_edges(world.rows(round)), axis=0).tolist(), strict=True))
+    return met
 
 
 def _edges(rows: Sequence[Mapping[int, float]]) -> tuple[Whole, Whole]:

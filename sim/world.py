@@ -13,6 +13,7 @@ from p2pfl.failure import Failure
 from p2pfl.learning import minibatch
 from p2pfl.learning.data.tensors import as_tensors
 from p2pfl.learning.learner import label_counts
+from p2pfl.learning.streams import philox
 from p2pfl.learning.task import Task, TaskPeer
 from p2pfl.learning.tasks import resolve
 from p2pfl.settings import CodecSection, GossipSection, LimitsSection, TrainingSection
@@ -59,6 +60,7 @@ class World:
     round_s: virtual seconds that a round takes nominally: round r is the time from r * round_s to (r + 1) * round_s.
     sessions: of a trace of churn, when every peer comes and goes.
     evaluate_every: row r of the accuracy is measured when r is a multiple of it, and in row 0 and the last always.
+    evaluated: whose accuracy and loss are measured, [peers]; always the same.
     """
 
     task: Task
@@ -83,6 +85,7 @@ class World:
     schedule: Schedule | None
     samples: NDArray[np.int64]
     label_counts: NDArray[np.float64]
+    evaluated: NDArray[np.bool_]
     evaluate_every: int = 1
 
     def is_measured(self, row: int) -> bool:
@@ -137,10 +140,18 @@ def world_of(scenario: Scenario) -> World:
         schedule=schedule,
         samples=samples,
         label_counts=counts,
+        evaluated=_sample(scenario.output.evaluate_peers, peers, scenario.seed),
         evaluate_every=scenario.output.evaluate_every,
     )
     _check_time(world)
     return world
+
+
+def _sample(count: int | None, peers: int, seed: int) -> NDArray[np.bool_]:
+    """[peers]: `count` of them, drawn by the seed; all where there are no more, or none is given."""
+    chosen = np.zeros(peers, dtype=bool)
+    chosen[philox(seed, 0, "evaluated", 0).permutation(peers)[:count]] = True
+    return chosen
 
 
 ROUND_S = 1.0  # what a mean peer's training takes in a round where something happens in time, and nothing else is said

@@ -17,7 +17,7 @@ from sim import crowd, memory
 from sim.batch import BatchOutcome, run_batch
 from sim.masks import Masks
 from sim.memory import Need, at_a_time
-from sim.mixing import TILE_BYTES, Mixing, tiles
+from sim.mixing import TILE_BYTES, Mixing, Product, tiles
 from sim.workers import Workers
 from tests.quadratics import quadratic, random_quadratic
 from topology import metropolis_weights, neighbor_weights, random_regular
@@ -45,7 +45,7 @@ def test_a_mix_by_tiles_and_threads_is_the_product_with_the_matrix() -> None:
     peers, graph = 500, random_regular(4, 500, seed=1)
     stacks = {"wide": torch.randn(peers, 30, 40), "narrow": torch.randn(peers, 3)}
     expected = {name: metropolis_weights(graph) @ stack.view(peers, -1).double().numpy() for name, stack in stacks.items()}
-    mixing = Mixing(neighbor_weights(graph), range(peers), CodecSection(), Masks(), 7, torch.device("cpu"))
+    mixing = Mixing(neighbor_weights(graph), Product(range(peers), CodecSection(), torch.device("cpu")), Masks(), 7)
     models = [Model(digits(), 7) for _ in range(3)]
     with Workers(models) as workers:
         mixing.mix(stacks, 0, workers)
