@@ -12,7 +12,9 @@ from node.model_file import model_file
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.report.record import Float, Mark, PeerRecord, RunRecord
 
-ABSTRACTS = "Nothing: these are real processes with real sockets, on one machine, so links have next to no latency or loss."
+ABSTRACTS = (
+    "Nothing is left out: these are real processes with real sockets, on one machine, so links have next to no latency or loss."
+)
 
 
 def record_of(run: LocalRun, title: str) -> RunRecord:

@@ -1,6 +1,7 @@
 """Faults under virtual time: what becomes of real peers when machines, links and disks fail."""
 
 from collections import defaultdict
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,12 @@ def small(*faults: dict[str, Any], **settings: Any) -> Scenario:
 
 def world(*faults: dict[str, Any], **settings: Any) -> World:
     return world_of(small(*faults, **settings))
+
+
+@cache
+def calm(topology: str = "complete") -> EventsOutcome:
+    """Without any fault, at the same pace."""
+    return run_events(world(topology=topology, step_s=0.25))
 
 
 def rows(outcome: EventsOutcome, peer: int) -> list[bool]:
@@ -159,8 +166,7 @@ def test_a_peer_that_leaves_persists_and_is_not_awaited() -> None:
     """Its neighbors' rounds take no longer than with it: nobody waits for who said good-bye."""
     diary = Diary(world({"at": 4.5, "kind": "leave", "peers": 2, "heal": 8.5}))
     assert [time for time, _ in diary.asked(2, "Persist") if time == 4.5]
-    calm = run_events(world(step_s=0.25))
-    assert diary.outcome.virtual_s < calm.virtual_s + 3
+    assert diary.outcome.virtual_s < calm().virtual_s + 3
     assert all(diary.outcome.finished)
 
 
@@ -169,7 +175,7 @@ def test_all_peers_can_restart_at_once() -> None:
     diary = Diary(world({"at": 5.3, "kind": "restart", "peers": "0-5"}))
     assert all(diary.outcome.finished)
     assert diary.outcome.virtual_s < ROUNDS + 6
-    assert diary.outcome.consensus_distance[-1] < run_events(world(topology="ring", step_s=0.25)).consensus_distance[-1] + 0.1
+    assert diary.outcome.consensus_distance[-1] < calm("ring").consensus_distance[-1] + 0.1
 
 
 def test_a_late_peer_joins_the_round_of_the_others() -> None:
@@ -203,7 +209,7 @@ def test_an_hour_of_sleep_costs_no_peer_its_place() -> None:
 def test_a_wrong_clock_changes_nothing(offset: float) -> None:
     """FAULTS 59: liveness is monotonic time, freshness counters."""
     wrong = run_events(world({"at": 1.5, "kind": "clock", "peers": [0, 3], "offset_s": offset}, step_s=0.25))
-    assert np.array_equal(wrong.parameters, run_events(world(step_s=0.25)).parameters)
+    assert np.array_equal(wrong.parameters, calm().parameters)
 
 
 def test_training_takes_virtual_time() -> None:
@@ -213,9 +219,9 @@ def test_training_takes_virtual_time() -> None:
 
 
 def test_speed_alone_changes_when_but_not_what() -> None:
-    even, uneven = (run_events(world(step_s=step_s)) for step_s in (0.25, "lognormal:0.25,0.3"))
-    assert np.array_equal(even.parameters, uneven.parameters)
-    assert even.virtual_s < uneven.virtual_s
+    uneven = run_events(world(step_s="lognormal:0.25,0.3"))
+    assert np.array_equal(calm().parameters, uneven.parameters)
+    assert calm().virtual_s < uneven.virtual_s
 
 
 def test_as_many_peers_are_stragglers_as_the_scenario_says() -> None:
