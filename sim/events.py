@@ -27,6 +27,7 @@ from sim.accounting import crypto_of
 from sim.agenda import Agenda
 from sim.churn import Change
 from sim.entropy import SeededEntropy
+from sim.garbage import rare_collections
 from sim.host import Host
 from sim.invariants import Invariants
 from sim.links import Links
@@ -122,8 +123,9 @@ class Federation:
         self._kept_down = {peer for one in world.faults if one.kind == "join" for peer in one.peers}
         for host in self.hosts:
             self._next_change(host, world.changes(host.index))
-        while self._is_going_on() and self.agenda.next_time <= until and self.agenda.step():
-            self.invariants.stepped()
+        with rare_collections():
+            while self._is_going_on() and self.agenda.next_time <= until and self.agenda.step():
+                self.invariants.stepped()
         self.invariants.check_all()
 
     def _is_going_on(self) -> bool:

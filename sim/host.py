@@ -255,7 +255,12 @@ class Host:
         self._agenda.at(self._durable_from, self._in_this_life(partial(setattr, self, "_durable", written)))
 
     def _soon(self, event: Event) -> None:
-        self._agenda.at(self._agenda.now, self._in_this_life(partial(self.tell, event)))
+        self._agenda.at(self._agenda.now, partial(self._tell_in, self.epoch, event))
+
+    def _tell_in(self, epoch: int, event: Event) -> None:
+        """An answer reaches only the process that asked, which may have ended by itself meanwhile."""
+        if self.epoch == epoch:
+            self.tell(event)
 
     def _in_this_life(self, action: Action) -> Action:
         """The action, unless the process has ended until then by itself or otherwise."""

@@ -17,7 +17,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.learning.codec import largest_magnitude
@@ -38,6 +38,7 @@ REMEMBERED = 64  # applied updates of one neighbor; as many as the replay window
 OFFER = next(number for number, kind in wire.KINDS.items() if kind is wire.Offer)
 _EARLY = frozenset(list(Reason)[: list(Reason).index(Reason.BAD_SIGNATURE) + 1])  # the reasons stand in the order of the checks
 _NOTHING = PairCounts()
+_ANSWERS = (Learned, LearnFailed)
 
 
 class Violation(Failure):
@@ -85,20 +86,21 @@ class Invariants:
         if host.is_hostile:
             self._excused.add(host.index)
         is_refused = False
-        if isinstance(event, Learned | LearnFailed):
+        if isinstance(event, _ANSWERS):
             books.learning = Counter()
         for effect in effects:
             if isinstance(effect, Send):
                 if _is_offer(effect.frames):
                     self._check_offer(host, books, effect)
             elif isinstance(effect, Learn):
-                books.learning = Counter(arrived.sender for arrived in effect.arrived)
+                books.learning = Counter([arrived.sender for arrived in effect.arrived])
             elif isinstance(effect, Rejected):
                 is_refused = effect.reason in _EARLY
-        if isinstance(event, FrameReceived) and _is_offer(event.frames):
-            self._told[event.hop, host.index] += 1
-            books.told[event.hop] += not is_refused
-        if isinstance(event, Learned):
+        if isinstance(event, FrameReceived):
+            if _is_offer(event.frames):
+                self._told[event.hop, host.index] += 1
+                books.told[event.hop] += not is_refused
+        elif isinstance(event, Learned):
             self._check_learned(host, books, event)
             self._check_books(host, books)
 
@@ -125,7 +127,8 @@ class Invariants:
         offer = cast(wire.Offer, wire.decode(head))
         header = wire.decode_header(offer.header)
         number = header.boot_epoch, header.seq
-        self._require(number > books.offered, host, f"uses sequence number {header.seq} again")
+        if number <= books.offered:
+            self._violated(host, f"uses sequence number {header.seq} again")
         books.offered, books.head = number, head
 
     def _check_learned(self, host: "Host", books: _Books, event: Learned) -> None:
@@ -133,32 +136,34 @@ class Invariants:
             if verdict.reason is None:
                 seen = books.applied.setdefault(verdict.sender, deque(maxlen=REMEMBERED))
                 number = verdict.epoch, verdict.seq
-                self._require(number not in seen, host, f"applies update {number} of {self._name(verdict.sender)} again")
+                if number in seen:
+                    self._violated(host, f"applies update {number} of {self._name(verdict.sender)} again")
                 seen.append(number)
-        bound = largest_magnitude(host.state.vector)
-        self._require(isfinite(bound), host, "has a model that is not finite")
+        if not isfinite(largest_magnitude(host.state.vector)):
+            self._violated(host, "has a model that is not finite")
         age, grown = host.peer.age, host.peer.age - books.age
         gossip = self._federation.world.gossip
         most = host.learner.local_steps + (gossip.age_cap if gossip.mode == "async" and event.verdicts else 0)
-        self._require(0 <= grown <= most, host, f"grows by {grown} steps in one Learn, from age {books.age} to {age}")
+        if not 0 <= grown <= most:
+            self._violated(host, f"grows by {grown} steps in one Learn, from age {books.age} to {age}")
         books.age = age
 
     def _check_books(self, host: "Host", books: _Books) -> None:
-        ledger, held = books.peer.ledger, Counter(update.sender for update in books.peer.inbox.slots)
+        ledger, held = books.peer.ledger, Counter([update.sender for update in books.peer.inbox.slots])
         for peer, count in held.items():
-            self._require(count <= HELD_MAX, host, f"holds {count} updates of {self._name(peer)}")
+            if count > HELD_MAX:
+                self._violated(host, f"holds {count} updates of {self._name(peer)}")
         for peer, told in books.told.items():
             counts = ledger.pairs.get(peer, _NOTHING)
             known = counts.applied + counts.rejected + counts.superseded + counts.lost
             there = held[peer] + books.learning[peer]
-            self._require(
-                told == known + there,
-                host,
-                f"was told of {told} updates of {self._name(peer)} and accounts for {known + there}: {counts}, {there} held",
-            )
+            if told != known + there:
+                accounts = f"accounts for {known + there}: {counts}, {there} held"
+                self._violated(host, f"was told of {told} updates of {self._name(peer)} and {accounts}")
         for peer, sent in books.sent.items():
             counted = ledger.pairs.get(peer, _NOTHING).sent
-            self._require(sent == counted, host, f"sent {sent} updates to {self._name(peer)} and counted {counted}")
+            if sent != counted:
+                self._violated(host, f"sent {sent} updates to {self._name(peer)} and counted {counted}")
 
     def _check_links(self, sender: "Host") -> None:
         links = self._federation.links
@@ -167,23 +172,22 @@ class Invariants:
             pair = sender.index, receiver.index
             told = self._told[sender.id, receiver.index]
             missing = sent + links.duplicated[pair] - told - links.lost[pair] - links.flying[pair]
-            self._require(
-                missing == 0 or (missing > 0 and not self._is_exact),
-                sender,
-                f"sent {sent} updates to {receiver.name}; {links.duplicated[pair]} were doubled, {links.lost[pair]} lost, "
-                f"{links.flying[pair]} are under way, and {told} arrived",
-            )
+            if missing < 0 or (missing > 0 and self._is_exact):
+                self._violated(
+                    sender,
+                    f"sent {sent} updates to {receiver.name}; {links.duplicated[pair]} were doubled, {links.lost[pair]} lost, "
+                    f"{links.flying[pair]} are under way, and {told} arrived",
+                )
 
     def _name(self, peer: PeerId) -> str:
         return self._federation.host_of(peer).name
 
-    def _require(self, holds: bool, host: "Host", what: str) -> None:
-        if not holds:
-            agenda, seed = self._federation.agenda, self._federation.world.seed
-            raise Violation(
-                f"{host.name} {what} (at {agenda.now:g} s, event {agenda.steps}, seed {seed}).",
-                f"It is a bug of p2pfl: please report it. The same scenario with seed {seed} repeats it.",
-            )
+    def _violated(self, host: "Host", what: str) -> NoReturn:
+        agenda, seed = self._federation.agenda, self._federation.world.seed
+        raise Violation(
+            f"{host.name} {what} (at {agenda.now:g} s, event {agenda.steps}, seed {seed}).",
+            f"It is a bug of p2pfl: please report it. The same scenario with seed {seed} repeats it.",
+        )
 
 
 def _is_offer(frames: tuple[object, ...]) -> bool:

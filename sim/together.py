@@ -2,7 +2,8 @@
 
 What a `Learn` gives is fixed once it was asked for: the state and what arrived do not change any more, even if the answer is
 due only later. So nothing is computed until the first answer is due, and then everything that is pending is computed at once;
-each answer is delivered at its own time.
+each answer is delivered at its own time. Who does not train is due at once, as whoever comes back from its disk and only has to
+encode: such a one is computed only with others like it, because the rest can still wait, and become more until they are due.
 """
 
 from p2pfl.learning.learner import Computed, Learner, LearnerState, LearningFailed
@@ -30,9 +31,10 @@ class Together:
     def answer(self, peer: int) -> tuple[LearnerState, Computed]:
         """What came of it, once. Raises `LearningFailed`."""
         if peer in self._asked:
-            outcomes = self._compute(list(self._asked.values()))
-            self._answers.update(zip(self._asked, outcomes, strict=True))
-            self._asked.clear()
+            trains = self._asked[peer].request.local_steps > 0
+            group = [one for one, asked in self._asked.items() if trains or asked.request.local_steps == 0]
+            outcomes = self._compute([self._asked.pop(one) for one in group])
+            self._answers.update(zip(group, outcomes, strict=True))
         outcome = self._answers.pop(peer)
         if isinstance(outcome, LearningFailed):
             raise outcome

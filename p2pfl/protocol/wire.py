@@ -10,7 +10,7 @@ Frames are never encoded again: a signature covers the bytes of the header that 
 
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, field
-from itertools import pairwise
+from operator import lt
 from typing import Any
 
 import msgpack
@@ -204,7 +204,7 @@ def joined(size: int, most: int, of: str) -> Field:
 
     def read(value: Any) -> tuple[bytes, ...]:
         require(type(value) is bytes and len(value) % size == 0 and 1 <= len(value) // size <= most)
-        return tuple(value[i : i + size] for i in range(0, len(value), size))
+        return tuple([value[i : i + size] for i in range(0, len(value), size)])
 
     return Field("bytes", f"1 to {most} × {size}: {of}", read, b"".join)
 
@@ -214,9 +214,10 @@ def wrapped_keys() -> Field:
     entries = joined(DIGEST_BYTES + WRAPPED_BYTES, READERS_MAX, "id (32) and wrapped key (72) of each reader, ids ascending")
 
     def read(value: Any) -> tuple[tuple[PeerId, bytes], ...]:
-        pairs = tuple((PeerId(entry[:DIGEST_BYTES]), entry[DIGEST_BYTES:]) for entry in entries.read(value))
-        require(all(a[0] < b[0] for a, b in pairwise(pairs)))
-        return pairs
+        found = entries.read(value)
+        ids = [entry[:DIGEST_BYTES] for entry in found]
+        require(all(map(lt, ids, ids[1:])))
+        return tuple([(PeerId(id), entry[DIGEST_BYTES:]) for id, entry in zip(ids, found, strict=True)])
 
     def write(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
         return b"".join(reader + wrapped for reader, wrapped in pairs)
