@@ -19,6 +19,7 @@ from sim.accounting import is_real
 from sim.batch import BatchOutcome, run_batch
 from sim.checkpoint import Checkpoint
 from sim.events import EventsOutcome, run_events
+from sim.link_bytes import LinkBytes, edges_of
 from sim.masks import FAULTS, Masks, masks_of
 from sim.merging import Pushes
 from sim.mixing import Rows
@@ -131,7 +132,8 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Ran:
-    """What both engines leave behind. Arrays over [rounds + 1, peers], but for `parameters` and `consensus_distance`."""
+    """What both engines leave behind. Arrays over [rounds + 1, peers], but for `parameters`, `consensus_distance` and
+    `link_bytes`, [edges]."""
 
     parameters: NDArray[np.float32]
     accuracy: Float
@@ -139,6 +141,7 @@ class _Ran:
     consensus_distance: Float
     bytes_sent: Float
     bytes_received: Float
+    link_bytes: Float
     updates_sent: Sequence[int]
     updates_applied: Sequence[int]
     rejected: Sequence[Mapping[str, int]]
@@ -151,6 +154,8 @@ class _Ran:
 
 def _events(world: World, on_round: OnRound | None, on_trace: OnTrace | None) -> _Ran:
     outcome = run_events(world, on_round, on_trace)
+    by_link = LinkBytes(world.graph)
+    by_link.add_pairs(outcome.link_bytes)
     network = world.network
     return _Ran(
         parameters=outcome.parameters,
@@ -159,6 +164,7 @@ def _events(world: World, on_round: OnRound | None, on_trace: OnTrace | None) ->
         consensus_distance=outcome.consensus_distance,
         bytes_sent=outcome.bytes_sent,
         bytes_received=outcome.bytes_received,
+        link_bytes=by_link.total,
         updates_sent=outcome.updates_sent,
         updates_applied=outcome.updates_applied,
         rejected=outcome.rejected,
@@ -226,7 +232,7 @@ def _batch(batched: _Batched, on_round: OnRound | None) -> _Ran:
     outcome = batched.run("together", pushes or weights, masks, on_round)
     steps = np.array([steps_per_round(world.training, int(samples)) for samples in world.samples])
     update_bytes = CODECS[world.codec.kind]().payload_bytes(outcome.parameters.shape[1])
-    sent, received = traffic(world, update_bytes, steps, masks)
+    counted = traffic(world, update_bytes, steps, masks)
     updates_sent, updates_applied = update_counts(world, masks)
     missing = "" if masks.is_empty else " Peers come and go, and messages are lost, by whole rounds."
     periods = "" if pushes is None else " All periods begin together and are equally long."
@@ -235,8 +241,9 @@ def _batch(batched: _Batched, on_round: OnRound | None) -> _Ran:
         accuracy=outcome.accuracy,
         loss=outcome.loss,
         consensus_distance=outcome.consensus_distance,
-        bytes_sent=sent,
-        bytes_received=received,
+        bytes_sent=counted.sent,
+        bytes_received=counted.received,
+        link_bytes=counted.link_bytes,
         updates_sent=updates_sent,
         updates_applied=updates_applied,
         rejected=[{}] * world.peers,
@@ -293,7 +300,7 @@ def _record(scenario: Scenario, world: World, engine: Engine, ran: _Ran, alone: 
         settings={**scenario.model_dump(mode="json"), "engine": engine.name},
         seconds=seconds,
         peers=peers,
-        edges=tuple(sorted((int(i), int(j)) for i, j in world.graph.edges)),
+        edges=edges_of(world.graph),
         directed=world.graph.is_directed(),
         accuracy=ran.accuracy,
         loss=ran.loss,
@@ -304,6 +311,7 @@ def _record(scenario: Scenario, world: World, engine: Engine, ran: _Ran, alone: 
         label_counts=world.label_counts,
         marks=ran.marks,
         up=ran.up,
+        link_bytes=ran.link_bytes if world.schedule is None or world.schedule.period is not None else np.empty(0),
     )
 
 

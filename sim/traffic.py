@@ -17,6 +17,7 @@ from p2pfl.protocol import wire
 from p2pfl.protocol.envelope import sealed_length
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.inbox import CREDIT_CHUNKS
+from sim.link_bytes import LinkBytes
 from sim.masks import Masks
 from sim.merging import Ages, Pushes
 from sim.world import World
@@ -25,20 +26,36 @@ Float = NDArray[np.float64]
 Whole = NDArray[np.int64]
 
 
-def traffic(world: World, update_bytes: int, local_steps: Whole, masks: Masks | None = None) -> tuple[Float, Float]:
-    """(sent, received), each cumulative [rounds + 1, peers]: row r is what a peer has sent, or what was sent to it, when it has
-    mixed r times. local_steps: [peers]. Where peers are away or links cut, their finding each other again is not counted."""
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes. sent, received: cumulative [rounds + 1, peers]: row r is what a peer has sent, or what was sent to it, when it has
+    mixed r times. link_bytes: of the whole run, on every edge of the world's graph: see `LinkBytes`."""
+
+    sent: Float
+    received: Float
+    link_bytes: Float
+
+
+def traffic(world: World, update_bytes: int, local_steps: Whole, masks: Masks | None = None) -> Traffic:
+    """local_steps: [peers]. Where peers are away or links cut, their finding each other again is not counted."""
+    by_link = LinkBytes(world.graph)
+    credit = _credits(update_bytes)
     sent, received = [], []
     for round, links in enumerate(_rounds(world, masks or Masks(), local_steps)):
         readers = links.count(links.senders, links.goes)
         update = _offers(readers, np.int64(round), links.ages, world.samples, update_bytes) + _chunks(update_bytes)  # to one
-        credit = _credits(update_bytes)
         heard = np.bincount(links.receivers[links.arrives], update[links.senders[links.arrives]], world.peers)
         sent.append(update * readers + credit * links.count(links.receivers, links.arrives))
         received.append(heard + credit * links.count(links.senders, links.arrives))
-    contacts = np.bincount([end for pair in _met(world) for end in pair], minlength=world.peers)
-    greetings = (_hello(True) + _hello(False)) * contacts  # one asks, one answers, on every link and either way
-    return _cumulative(greetings, sent), _cumulative(greetings, received)
+        by_link.add(links.senders, links.receivers, update[links.senders] * links.goes)
+        if credit:
+            by_link.add(links.receivers, links.senders, credit * links.arrives)
+    greeting = _hello(True) + _hello(False)  # one asks, one answers, on every link and either way
+    met = np.array(sorted(_met(world)), dtype=np.int64).reshape(-1, 2)
+    for one, other in ((met[:, 0], met[:, 1]), (met[:, 1], met[:, 0])):
+        by_link.add(one, other, np.full(len(met), greeting))
+    greetings = greeting * np.bincount(met.ravel(), minlength=world.peers)
+    return Traffic(_cumulative(greetings, sent), _cumulative(greetings, received), by_link.total)
 
 
 def update_counts(world: World, masks: Masks | None = None) -> tuple[list[int], list[int]]:

@@ -107,7 +107,8 @@ def test_bytes_and_counts_of_equal_periods_are_those_of_real_peers(monkeypatch: 
     monkeypatch.setattr("sim.traffic.Pushes", lambda *_: Recorded(world))
     events = run_events(world)
     length = CODECS["dense"]().payload_bytes(events.parameters.shape[1])
-    sent, received = traffic(world, length, np.full(12, 5))
+    counted = traffic(world, length, np.full(12, 5))
+    sent, received = counted.sent, counted.received
     assert np.array_equal(sent, events.bytes_sent)
     assert sent[-1].sum() == received[-1].sum()
     counts = update_counts(world)

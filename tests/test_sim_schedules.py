@@ -48,7 +48,8 @@ def test_one_peer_a_round_sends_half_of_what_a_ring_does_and_agrees_better() -> 
 @pytest.mark.parametrize("kind", ["epidemic:3", "equitopo", "base_k:2", "one_peer_hypercube", "random_matching"])
 def test_what_all_receive_is_what_all_have_sent(kind: str) -> None:
     world = world_of(Scenario(topology=kind, peers=16, rounds=9))
-    sent, received = traffic(world, 20_000, np.full(16, 4))
+    counted = traffic(world, 20_000, np.full(16, 4))
+    sent, received = counted.sent, counted.received
     np.testing.assert_array_equal(sent.sum(axis=1), received.sum(axis=1))
     counts, mixed = update_counts(world)
     schedule = schedule_from_specification(kind, 16, world.seed)
