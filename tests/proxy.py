@@ -56,10 +56,10 @@ class Way:
 
 
 class Proxy:
-    """Stands for `target`. `caller_of(port)` names whoever connects from that port of this machine, so that what `toward(name)`
-    and `back(name)` are made to do concerns its connections alone."""
+    """Stands for `target`. `caller_of(port, own_port)` names whoever is at the other end of this connection, so that what
+    `toward(name)` and `back(name)` are made to do concerns its connections alone."""
 
-    def __init__(self, target: str, caller_of: Callable[[int], str] = lambda _port: "") -> None:
+    def __init__(self, target: str, caller_of: Callable[[int, int], str] = lambda _port, _own: "") -> None:
         self.target = target
         self.connections = 0  # accepted so far
         self._caller_of = caller_of
@@ -117,7 +117,7 @@ class Proxy:
         self._open[task] = ("", writer, None)
         try:
             with suppress(ConnectionError, asyncio.CancelledError):  # streams of Python 3.11 report a cancelled server task
-                caller = self._caller_of(writer.get_extra_info("peername")[1])
+                caller = self._caller_of(writer.get_extra_info("peername")[1], writer.get_extra_info("sockname")[1])
                 self._open[task] = (caller, writer, None)
                 # A SYN that is lost: what the caller sees is a connection that never says a word.
                 await self.toward(caller).opened()

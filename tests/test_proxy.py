@@ -113,7 +113,7 @@ async def test_limited_data_end_the_connection_and_a_slow_close_ends_it_later() 
 async def test_ways_belong_to_callers() -> None:
     async with echoing() as (proxy, reader, writer):
         port = writer.get_extra_info("sockname")[1]
-        proxy._caller_of = lambda caller: "known" if caller != port else "other"
+        proxy._caller_of = lambda caller, _own: "known" if caller != port else "other"
         proxy.cut("known")
         await echoed(reader, writer, b"an older connection, before anybody was known")
         host, proxied = writer.get_extra_info("peername")
