@@ -55,12 +55,12 @@ def graph(kind: str, members: tuple[Id, ...], seed: int, degree: int) -> Links:
         raise TopologyError(f"There is no overlay {kind!r}.", f"Choose one of {', '.join(KINDS)}.")
     if degree < 1:
         raise TopologyError(f"A degree of {degree} links nobody.", "Choose at least 1.")
-    if kind in ("complete", "epidemic"):
+    if kind == "random_regular" and degree % 2:
+        raise TopologyError(f"random_regular:{degree} is made of rings, which give two links each.", "Choose an even degree.")
+    if kind in ("complete", "epidemic") or (kind == "random_regular" and len(members) <= degree + 1):
         return {own: tuple(other for other in members if other != own) for own in members}
     if kind == "exponential":
         return _symmetric(members, _fingers(members, seed))
-    if kind == "random_regular" and degree % 2:
-        raise TopologyError(f"random_regular:{degree} is made of rings, which give two links each.", "Choose an even degree.")
     rings = 1 if kind == "ring" else degree // 2
     return _symmetric(members, [edge for ring in range(rings) for edge in _ring(members, seed, ring)])
 

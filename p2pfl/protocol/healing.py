@@ -26,6 +26,7 @@ class Healing:
     def __init__(self, rules: MembershipRules, choices: Choices, now: float) -> None:
         self._rules, self._choices = rules, choices
         self._targets: dict[PeerId, _Target] = {}
+        self._hoped: set[PeerId] = set()
         self._alone_s = rules.alone_s
         self.due = now + self._jittered(rules.alone_s)
 
@@ -37,14 +38,26 @@ class Healing:
         self._forget_all_but(dead)
         self.due = now + self._jittered(self._pace(is_alone))
         awaited = [peer for peer in dead if peer not in self._targets or self._targets[peer].due <= now]
+        hoped = [peer for peer in awaited if peer in self._hoped]
         if not awaited:
             return None
-        chance = 1.0 if is_alone or live == 0 else min(1.0, len(dead) / live)
+        chance = 1.0 if is_alone or live == 0 or hoped else min(1.0, len(dead) / live)
         if self._choices.uniform(0.0, 1.0) >= chance:
             return None
-        chosen = awaited[self._choices.below(len(awaited))]
+        pool = hoped or awaited
+        chosen = pool[self._choices.below(len(pool))]
+        self._hoped.discard(chosen)
+        if len(hoped) > 1:
+            self.due = min(self.due, now + self._jittered(self._rules.alone_s))
         self._targets[chosen] = self._later(chosen, now, len(dead))
         return chosen
+
+    def hope(self, peer: PeerId, now: float) -> None:
+        """A neighbor sees a dead member alive. Its word brings nobody back, but a dial may, and is due soon."""
+        target = self._targets.get(peer)
+        if target is None or target.due <= now:
+            self._hoped.add(peer)
+            self.due = min(self.due, now + self._jittered(self._rules.alone_s))
 
     def met(self, now: float) -> None:
         """Somebody who was gone is back: whatever kept us apart may be over, so all are worth a dial again."""
@@ -71,6 +84,6 @@ class Healing:
         return seconds * self._choices.uniform(0.5, 1.5)
 
     def _forget_all_but(self, dead: Iterable[PeerId]) -> None:
-        if len(self._targets) > 0:
-            kept = set(dead)
-            self._targets = {peer: target for peer, target in self._targets.items() if peer in kept}
+        kept = set(dead)
+        self._hoped &= kept
+        self._targets = {peer: target for peer, target in self._targets.items() if peer in kept}

@@ -215,6 +215,8 @@ class Membership:
                 assert_never(message)
 
     def _compare(self, now: Instant, hop: PeerId, theirs: Summary) -> None:
+        for peer in push_pull.seen_alive(self._census, theirs):
+            self._healing.hope(peer, now.monotonic)
         wanted, records = push_pull.differences(self._census, theirs)
         if wanted is not None:
             self._pulled[hop] = len(theirs.entries)

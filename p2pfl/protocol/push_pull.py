@@ -68,6 +68,14 @@ def differences(census: Census, theirs: Summary) -> tuple[Wanted | None, Records
     return Wanted(tuple(wanted[:RECORDS_MAX])) if wanted else None, bounded(items)
 
 
+def seen_alive(census: Census, theirs: Summary) -> Iterator[PeerId]:
+    """Those who are dead here and alive there, at one version: one of us has not heard something."""
+    for entry in theirs.entries:
+        stone = census.tombstones.get(entry.peer)
+        if stone is not None and not stone.has_left and not entry.is_suspect and stone.version == entry.version:
+            yield entry.peer
+
+
 def introductions(census: Census, peers: Iterable[PeerId]) -> Iterator[bytes]:
     """The records of these, each with its credential, as far as they are held whole."""
     for peer in peers:

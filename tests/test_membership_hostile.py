@@ -1,0 +1,339 @@
+"""What strangers and hostile members say of others: rows 37 and 38 of the fault table, and what is like them."""
+
+import pytest
+
+from p2pfl.protocol import gossip_wire
+from p2pfl.protocol.boot import Boot
+from p2pfl.protocol.errors import Reason
+from p2pfl.protocol.events import IdentityConflict, Instant, MembershipEffect, PeerId, Rejected, Send
+from p2pfl.protocol.gossip_wire import Ack, Digests, Entry, Introduction, Nack, Ping, PingRequest, Records, Summary, Wanted
+from p2pfl.protocol.membership import Membership
+from p2pfl.protocol.membership_rules import LAN
+from p2pfl.protocol.randomness import Choices
+from p2pfl.protocol.record import Record
+from p2pfl.protocol.standing import SWIM_CONTEXT, Accusation, Version, accusation_digest, answer_digest
+from p2pfl.protocol.view import bucket_of
+from tests.village import NETWORK, WALL, FakeOath, FakeRegistry, Village, id_of, record_of, signature
+from topology.overlay import watched
+
+OWN = id_of(0)
+OTHERS = [id_of(k) for k in range(1, 8)]
+SUBJECT, ACCUSER, STRANGER = OTHERS[0], OTHERS[1], id_of(1000)
+NOW = Instant(1000.0, WALL)
+FIRST = Version(1, 0)
+
+
+class Alone:
+    """One real membership that knows seven members, linked to all, and a test that speaks for them."""
+
+    def __init__(self) -> None:
+        self.registry = FakeRegistry()
+        for peer in (OWN, *OTHERS):
+            near = [other for other in (SUBJECT, ACCUSER) if other != peer] if peer in (SUBJECT, ACCUSER) else []
+            self.registry.learn(b"member" + peer, record_of(peer, neighbors=near, epoch=int(peer != OWN)).data, WALL)
+        boot = Boot(5, record_of(OWN, epoch=5).boot_id)
+
+        def author(incarnation: int, neighbors: tuple[PeerId, ...], has_left: bool, _wall: float) -> Record:
+            return record_of(OWN, incarnation, neighbors, 5, has_left)
+
+        watch = lambda live, own: watched(live, own, 1)[:2]  # noqa: E731  so that few are neighbors by the overlay's rule
+        self.life = Membership(OWN, NETWORK, LAN, self.registry, FakeOath(OWN), boot, author, watch, Choices(0, b"alone"), NOW)
+        self.life.tick(NOW)
+        for peer in OTHERS:
+            self.life.link_up(NOW, peer)
+
+    def hear(self, hop: PeerId, *items: Introduction | Accusation, now: Instant = NOW) -> list[MembershipEffect]:
+        return self.life.receive(now, hop, Records(b"".join(map(gossip_wire.encode_item, items))))
+
+
+def accusation(accuser: PeerId, subject: PeerId, version: Version = FIRST, signer: PeerId | None = None) -> Accusation:
+    digest = accusation_digest(NETWORK, accuser, subject, version)
+    return Accusation(accuser, subject, version, FakeOath(signer or accuser).sign(SWIM_CONTEXT, digest))
+
+
+def reasons(effects: list[MembershipEffect]) -> list[Reason]:
+    return [effect.reason for effect in effects if isinstance(effect, Rejected)]
+
+
+def sent(effects: list[MembershipEffect], to: PeerId) -> list[gossip_wire.MembershipMessage]:
+    return [gossip_wire.decode(bytes(e.frames[0])) for e in effects if isinstance(e, Send) and e.to == to]  # type: ignore[call-overload]
+
+
+LATER = Instant(NOW.monotonic + LAN.fresh_s + 0.1, WALL)
+"""No link is fresh any more."""
+
+
+def test_a_forged_record_of_another_changes_nothing() -> None:
+    alone = Alone()
+    genuine = record_of(SUBJECT, incarnation=9)
+    forged = genuine.data[:-64] + signature(ACCUSER, b"p2pfl/addr/v1\0", genuine.data[:-64])
+    before = alone.life.view.digests
+    assert reasons(alone.hear(ACCUSER, Introduction(forged))) == [Reason.BAD_SIGNATURE]
+    assert alone.life.view.digests == before
+
+
+def test_nobody_sends_another_away() -> None:
+    alone = Alone()
+    left = record_of(SUBJECT, incarnation=1, has_left=True)
+    forged = left.data[:-64] + signature(ACCUSER, b"p2pfl/addr/v1\0", left.data[:-64])
+    assert reasons(alone.hear(ACCUSER, Introduction(forged))) == [Reason.BAD_SIGNATURE]
+    assert SUBJECT in alone.life.view
+    assert not reasons(alone.hear(ACCUSER, Introduction(left.data)))
+    assert SUBJECT not in alone.life.view
+
+
+def test_an_accusation_by_who_is_no_neighbor_of_its_subject_is_refused() -> None:
+    alone = Alone()
+    far = next(peer for peer in OTHERS[2:] if peer not in watched(alone.life.view.live, SUBJECT, 1)[:2])
+    assert reasons(alone.hear(far, accusation(far, SUBJECT), now=LATER)) == [Reason.NOT_NEIGHBOR]
+    assert not alone.life.view.suspects
+
+
+def test_an_accusation_in_somebody_elses_name_is_refused() -> None:
+    alone = Alone()
+    effects = alone.hear(OTHERS[3], accusation(ACCUSER, SUBJECT, signer=OTHERS[3]), now=LATER)
+    assert reasons(effects) == [Reason.BAD_SIGNATURE]
+    assert not alone.life.view.suspects
+
+
+def test_a_live_link_overrides_an_accusation_and_the_accused_hears_of_it() -> None:
+    alone = Alone()
+    said = accusation(ACCUSER, SUBJECT)
+    effects = alone.hear(ACCUSER, said)
+    assert not alone.life.view.suspects
+    assert Records(gossip_wire.encode_item(said)) in sent(effects, SUBJECT)
+
+
+def test_an_accusation_is_believed_when_the_link_has_been_silent_and_ends_at_a_word_of_the_accused() -> None:
+    alone = Alone()
+    alone.hear(ACCUSER, accusation(ACCUSER, SUBJECT), now=LATER)
+    assert alone.life.view.suspects == {SUBJECT}
+    alone.life.receive(LATER, SUBJECT, Nack(bytes(24)))
+    assert not alone.life.view.suspects
+
+
+def test_a_suspect_hears_first_what_it_is_accused_of() -> None:
+    alone = Alone()
+    said = accusation(ACCUSER, SUBJECT)
+    alone.hear(ACCUSER, said, now=LATER)
+    known = alone.life.view.get(SUBJECT)
+    assert known is not None and known.suspicion is not None
+    ping = next(m for m in sent(alone.life.receive(LATER, SUBJECT, Ping(bytes(24))), SUBJECT) if isinstance(m, Ack))
+    assert ping.rumors.startswith(gossip_wire.encode_item(said))
+
+
+def test_an_accused_refutes_with_a_higher_incarnation_but_not_more_often_than_once_per_probe() -> None:
+    alone = Alone()
+    version = Version(5, alone.life.record.incarnation)
+    now = LATER
+    for _ in range(100):
+        now = Instant(now.monotonic + 0.01, WALL)
+        alone.hear(ACCUSER, accusation(ACCUSER, OWN, Version(5, alone.life.record.incarnation)), now=now)
+    assert version.incarnation < alone.life.record.incarnation <= version.incarnation + 3
+    assert alone.life.snapshot().health <= LAN.health_max - 1
+
+
+def test_an_accusation_at_a_version_that_is_yet_to_come_does_not_move_the_incarnation() -> None:
+    alone = Alone()
+    before = alone.life.record
+    alone.hear(ACCUSER, accusation(ACCUSER, OWN, Version(5, 2**63 - 1)), now=LATER)
+    alone.life.tick(Instant(LATER.monotonic + 2, WALL))
+    assert alone.life.record.incarnation <= before.incarnation + 1
+
+
+def test_a_stranger_is_not_heard() -> None:
+    alone = Alone()
+    assert reasons(alone.life.receive(NOW, STRANGER, Ping(bytes(24)))) == [Reason.NOT_MEMBER]
+    assert not sent(alone.life.receive(NOW, STRANGER, Digests((bytes(8),) * 64)), STRANGER)
+
+
+def test_a_record_of_a_stranger_is_asked_about_and_refused_without_a_credential() -> None:
+    alone = Alone()
+    told = record_of(STRANGER)
+    assert Wanted((STRANGER,)) in sent(alone.hear(ACCUSER, Introduction(told.data)), ACCUSER)
+    assert reasons(alone.hear(ACCUSER, Introduction(told.data, b"guest!" + STRANGER))) == [Reason.NOT_MEMBER]
+    assert STRANGER not in alone.life.view
+    alone.hear(ACCUSER, Introduction(told.data, b"member" + STRANGER))
+    assert STRANGER in alone.life.view
+
+
+def test_one_forged_item_costs_one_signature_for_the_rest_of_its_message_is_not_read() -> None:
+    alone = Alone()
+    forged = accusation(ACCUSER, SUBJECT, signer=OTHERS[3])
+    effects = alone.hear(ACCUSER, *[forged] * 100, now=LATER)
+    assert len(reasons(effects)) == 1
+
+
+def test_a_helper_cannot_answer_for_the_dead() -> None:
+    village = Village(10)
+    village.run(10.0)
+    victim, liar, *_ = village.living
+    village.kill(victim, silently=True)
+    for _ in range(60):
+        village.run(0.5)
+        for peer in village.living:
+            for probe in village.life(peer)._watching.probes._open.values():
+                lie = Ack(probe.ticket, signature(liar, SWIM_CONTEXT, answer_digest(NETWORK, victim, peer, probe.ticket)))
+                if probe.target == victim and peer != liar:
+                    village.call(peer, lambda life, peer=peer, lie=lie: life.receive(village.instant(peer), liar, lie))  # type: ignore[misc]
+    assert all(victim not in village.life(peer).view for peer in village.living)
+    assert Reason.BAD_SIGNATURE in village.rejections()
+
+
+def test_a_storm_of_accusations_by_a_member_kills_nobody() -> None:
+    """One hostile member accuses everybody of everything, as fast as it hears of new records, to everybody."""
+    village = Village(16)
+    village.run(10.0)
+    liar, *honest = village.living
+    for _ in range(120):
+        for hop in honest:
+            items = [accusation(liar, peer, Version(*_version(village, peer))) for peer in honest if peer != hop]
+            storm = Records(b"".join(map(gossip_wire.encode_item, items)))
+            village.call(hop, lambda life, hop=hop, storm=storm: life.receive(village.instant(hop), liar, storm))  # type: ignore[misc]
+        village.run(0.5)
+        assert village.agree()
+    assert Reason.NOT_NEIGHBOR in village.rejections()
+
+
+def _version(village: Village, peer: PeerId) -> Version:
+    told = village.life(peer).record
+    return Version(told.boot_epoch, told.incarnation)
+
+
+def test_a_hundred_thousand_invented_members_are_refused_and_honest_ones_still_join() -> None:
+    alone = Alone()
+    for k in range(200):
+        invented = [Introduction(record_of(id_of(10_000 + 500 * k)).data, b"guest!" + bytes(32))] * 500
+        alone.hear(ACCUSER, *invented)
+    assert len(alone.life.view) == 8 and len(alone.life._census.tombstones) == 0
+    newcomer = id_of(77)
+    alone.hear(OTHERS[4], Introduction(record_of(newcomer).data, b"member" + newcomer))
+    assert newcomer in alone.life.view
+
+
+def cycled(count: int) -> tuple[Membership, int]:
+    """A membership after so many members came and left, and its longest message meanwhile."""
+    alone = Alone()
+    longest = 0
+    for k in range(count):
+        peer = id_of(100 + k)
+        joined = Introduction(record_of(peer).data, b"member" + peer)
+        left = Introduction(record_of(peer, incarnation=1, has_left=True).data)
+        now = Instant(NOW.monotonic + k / 100, WALL)
+        for item in (joined, left):
+            for effect in alone.hear(OTHERS[k % 7], item, now=now):
+                if isinstance(effect, Send):
+                    longest = max(longest, len(effect.frames[0]))
+        alone.registry.members.pop(peer)  # of a real registry it is its own business to forget
+        alone.registry.records.pop(peer)
+    return alone.life, longest
+
+
+@pytest.mark.parametrize("count", [3_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_joins_and_leaves_without_end_leave_memory_and_messages_bounded(count: int) -> None:
+    life, longest = cycled(count)
+    assert len(life._census.tombstones) == LAN.tombstones_min
+    assert len(life._hearing._doubles) <= 8
+    assert len(life._census.rumors) <= 4096 and longest <= 8192
+    assert len(life._census._heard) <= 8
+    newcomer = id_of(77)
+    life.receive(
+        Instant(1e6, WALL),
+        OTHERS[0],
+        Records(gossip_wire.encode_item(Introduction(record_of(newcomer).data, b"member" + newcomer))),
+    )
+    assert newcomer in life.view
+
+
+def test_one_hop_can_pull_only_so_much() -> None:
+    alone = Alone()
+    everyone = Wanted(tuple(OTHERS))
+    refused = [reasons(alone.life.receive(NOW, ACCUSER, everyone)) for _ in range(1000)]
+    assert [] in refused and refused[-1] == [Reason.RATE_LIMITED]
+    assert not reasons(alone.life.receive(NOW, OTHERS[4], everyone))
+
+
+def test_a_request_to_ask_for_somebody_costs_one_message_and_is_bounded() -> None:
+    alone = Alone()
+    answers = [
+        m
+        for k in range(100)
+        for m in sent(alone.life.receive(NOW, ACCUSER, PingRequest(k.to_bytes(24, "big"), SUBJECT)), SUBJECT)
+        if isinstance(m, Ping)
+    ]
+    assert len(answers) == 16
+
+
+def test_a_summary_that_invents_members_gets_a_bounded_question() -> None:
+    alone = Alone()
+    invented = sorted(Entry(id_of(5_000 + k), Version(1, 0), False) for k in range(512))
+    mask = 0
+    for entry in invented:
+        mask |= 1 << bucket_of(entry.peer)
+    (question, *_), effects = sent(e := alone.life.receive(NOW, ACCUSER, Summary(mask, tuple(invented))), ACCUSER), e
+    assert isinstance(question, Wanted) and len(question.peers) == 512
+    assert len(alone.life.view) == 8 and not reasons(effects)
+
+
+# ---- two machines, one identity -----------------------------------------------------------------------------------------
+
+
+def test_our_own_id_with_a_foreign_boot_id_is_a_conflict_that_names_both_addresses() -> None:
+    alone = Alone()
+    twin = record_of(OWN, epoch=5, boot=1)
+    (conflict,) = [e for e in alone.hear(ACCUSER, Introduction(twin.data)) if isinstance(e, IdentityConflict)]
+    assert conflict.peer == OWN and set(conflict.addresses) == {*twin.addresses, *alone.life.record.addresses}
+
+
+def test_an_earlier_life_of_our_own_is_none_and_a_forged_twin_neither() -> None:
+    alone = Alone()
+    earlier = record_of(OWN, incarnation=40, epoch=4, boot=1)
+    twin = record_of(OWN, epoch=6, boot=1)
+    forged = twin.data[:-64] + signature(ACCUSER, b"p2pfl/addr/v1\0", twin.data[:-64])
+    assert not [e for e in alone.hear(ACCUSER, Introduction(earlier.data)) if isinstance(e, IdentityConflict)]
+    effects = alone.hear(ACCUSER, Introduction(forged))
+    assert reasons(effects) == [Reason.BAD_SIGNATURE]
+    assert not [e for e in effects if isinstance(e, IdentityConflict)]
+
+
+def test_two_boot_ids_of_another_in_one_epoch_are_an_alarm_once() -> None:
+    alone = Alone()
+    told = [record_of(SUBJECT, k, epoch=1, boot=k % 2) for k in range(1, 7)]
+    alarms = [e for one in told for e in alone.hear(ACCUSER, Introduction(one.data)) if isinstance(e, IdentityConflict)]
+    assert [alarm.peer for alarm in alarms] == [SUBJECT]
+    assert SUBJECT in alone.life.view
+
+
+def test_an_earlier_life_that_goes_on_speaking_is_an_alarm_but_a_late_word_of_it_is_not() -> None:
+    alone = Alone()
+
+    def alarms(incarnation: int, epoch: int) -> int:
+        told = record_of(SUBJECT, incarnation, epoch=epoch)
+        return sum(isinstance(e, IdentityConflict) for e in alone.hear(ACCUSER, Introduction(told.data)))
+
+    assert [alarms(0, 2), alarms(1, 1), alarms(1, 1), alarms(2, 1), alarms(3, 1)] == [0, 0, 0, 1, 0]
+
+
+def test_who_starts_again_is_no_alarm() -> None:
+    village = Village(8)
+    village.run(10.0)
+    for _ in range(3):
+        village.kill(village.living[0])
+        village.run(1.0)
+        village.start(sorted(village.houses)[0])
+        village.run(10.0)
+    assert not any(house.conflicts for house in village.houses.values())
+
+
+def test_a_copied_disk_stops_itself_and_the_others_go_on() -> None:
+    village = Village(8)
+    village.run(10.0)
+    original, *others = village.living
+    twin = record_of(original, incarnation=50, epoch=1, boot=1)
+    for peer in others[:2]:
+        item = Records(gossip_wire.encode_item(Introduction(twin.data)))
+        village.call(peer, lambda life, peer=peer, item=item: life.receive(village.instant(peer), others[3], item))  # type: ignore[misc]
+    village.run(5.0)
+    assert any(conflict.peer == original for conflict in village.houses[original].conflicts)
+    assert any(village.houses[peer].conflicts for peer in others)
+    assert all(original in village.life(peer).view for peer in others)
