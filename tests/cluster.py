@@ -125,12 +125,15 @@ class Cluster:
         patience: Patience = BRISK,
         gossip: Mapping[str, Any] = GOSSIP,
         task: Mapping[str, Any] = TINY,
+        updates: bool = False,
+        open_links: bool = False,
         differs: Mapping[int, Mapping[str, Any]] | None = None,
         **sections: Any,
     ) -> None:
-        """`differs` is what a node is told otherwise than the rest: fields of its `Setup`."""
+        """`differs` is what a node is told otherwise than the rest: fields of its `Setup`. `updates` and `open_links`: as the
+        options of `watched`."""
         self.directory = directory
-        self._patience = patience
+        self._options = json.dumps({"patience": _fields(patience), "updates": updates, "open": open_links})
         self._differs = differs or {}
         self._pace_s = pace_s
         self.network, identities = local_network(
@@ -189,7 +192,7 @@ class Cluster:
         node.ready, node.failure, node.is_finished = {}, (), False
         with theirs, self._errors.open("ab") as errors:
             node.process = subprocess.Popen(
-                processes.command("tests.watched", str(fd), str(node.history), json.dumps(_fields(self._patience))),
+                processes.command("tests.watched", str(fd), str(node.history), self._options),
                 pass_fds=(fd, told.secrets_fd, theirs.fileno(), self._requests.fileno()),
                 env=processes.environment(),
                 stdin=subprocess.DEVNULL,

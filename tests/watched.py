@@ -1,7 +1,9 @@
-"""The network process of a node on the fault bench: `python -m tests.watched FD HISTORY PATIENCE`.
+"""The network process of a node on the fault bench: `python -m tests.watched FD HISTORY OPTIONS`.
 
 It is `node.network` itself, with other waits, and with a peer that writes down what it does, before any of it is carried out:
 a line is in the file before the message can be on the wire, and SIGKILL takes no line back. What the lines mean: `history.py`.
+Options, in JSON: `patience`, the fields of that; `updates`, whether every update goes to a file beside the history, unsealed;
+`open`, whether links are not encrypted, which nothing but this can do to a node.
 """
 
 import functools
@@ -13,22 +15,26 @@ import time
 from collections import Counter
 from typing import Any
 
-from node import network
+import zmq
+
+from node import link, listener, network
 from node.links import Links
 from node.setup import from_fd
-from node.sockets import Patience
+from node.sockets import Patience, TransportKeys
+from node.zap import user_id
 from p2pfl.protocol import wire
+from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.events import Effect, Event, Finished, Instant, Learned, LinkDown, LinkUp, PeerId, Persist, Rejected, Send
-from p2pfl.protocol.outbox import Boot
 from p2pfl.protocol.peer import Peer
 
 
 class WatchedPeer(Peer):
     """A peer that keeps a history."""
 
-    def __init__(self, history: int, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, history: int, updates: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._history = history
+        self._updates = updates
         self._got: Counter[PeerId] = Counter()
         self._told: dict[PeerId, tuple[int, ...]] = {}
         boot = next(value for value in (*args, *kwargs.values()) if isinstance(value, Boot))
@@ -48,7 +54,9 @@ class WatchedPeer(Peer):
                 self._note("up", peer=peer.hex()[:16])
             case LinkDown(peer):
                 self._note("down", peer=peer.hex()[:16])
-            case Learned(step=step, metrics=metrics):
+            case Learned(step=step, metrics=metrics, outgoing=outgoing):
+                for one in outgoing if self._updates >= 0 else ():
+                    os.write(self._updates, one.payload.buffer.view[: one.payload.length])  # type: ignore[attr-defined]
                 self._note("learned", step=step, loss=metrics.get("loss"))
         effects = super().handle(event, now)
         for effect in effects:
@@ -84,11 +92,39 @@ class WatchedPeer(Peer):
         os.write(self._history, json.dumps({"t": time.monotonic(), "what": what, **rest}).encode() + b"\n")
 
 
+def open_links() -> None:
+    """Links as they would be without CURVE: a member is who it says it is."""
+
+    def listening(context: Any, _keys: Any, _domain: Any, _patience: Any) -> Any:
+        socket = context.socket(zmq.ROUTER)
+        socket.linger = 0
+        return socket
+
+    def dialling(context: Any, keys: TransportKeys, _server_key: Any, _patience: Any) -> Any:
+        socket = context.socket(zmq.DEALER)
+        socket.identity = user_id(keys.public).encode() + os.urandom(8)
+        socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        socket.linger = 0
+        return socket
+
+    async def knock(_links: Links, _address: Any) -> None:
+        """There is no door."""
+
+    listener.listening_socket = listening  # type: ignore[attr-defined]
+    link.dialling_socket = dialling  # type: ignore[attr-defined]
+    listener.Listener._hop = lambda self, frame: self._members.get(frame.bytes[:64].decode())  # type: ignore[method-assign]
+    Links._knock = knock  # type: ignore[method-assign]
+
+
 def main() -> int:
-    fd, history, patience = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
-    written = os.open(history, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    network.Peer = functools.partial(WatchedPeer, written)  # type: ignore[misc, assignment]
-    network.Links = functools.partial(Links, patience=Patience(**patience))  # type: ignore[misc, assignment]
+    fd, history, options = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    written = os.open(history, flags, 0o600)
+    updates = os.open(history + ".updates", flags, 0o600) if options["updates"] else -1
+    if options["open"]:
+        open_links()
+    network.Peer = functools.partial(WatchedPeer, written, updates)  # type: ignore[misc, assignment]
+    network.Links = functools.partial(Links, patience=Patience(**options["patience"]))  # type: ignore[misc, assignment]
     return network.main(from_fd(fd))
 
 
