@@ -67,6 +67,8 @@ def run(
     chosen = choose(world, engine or scenario.engine, is_traced=on_trace is not None)
     note = on_note or (lambda line: None)
     note(f"engine {chosen.name}: {chosen.why}")
+    if chosen.name == "events":
+        _say_what_slows(world, note)
     if chosen.name == "events" and (resume is not None or device != "cpu"):
         key = "device" if resume is None else "resume"
         raise Failure("bad_configuration", f"{key}: the event engine has none.", "Use the engine batch.")
@@ -81,6 +83,16 @@ def run(
             note("the same without gossip, to compare")
             alone = _alone(batched, masks_of(world) if chosen.name == "batch" else Masks())
     return Result(ran.parameters, _record(scenario, world, chosen, ran, alone, perf_counter() - began), ran.events)
+
+
+def _say_what_slows(world: World, note: Callable[[str], None]) -> None:
+    """A scenario that can be run, and in which next to nothing happens."""
+    gather_s, session_s = world.gossip.gather_s, world.churn.mean_session_s
+    if world.gossip.mode == "rounds" and world.churn.trace is None and not world.churn.is_calm and gather_s > session_s:
+        note(
+            f"gossip.gather_s = {gather_s:g}: so long whoever comes back waits for neighbors who may be away themselves, and a "
+            f"session lasts {session_s:g} s. Peers will seldom end a round: try gossip.gather_s=0.5"
+        )
 
 
 def choose(world: World, asked: str, is_traced: bool = False) -> Engine:

@@ -26,7 +26,11 @@ def test_a_block_runs_as_printed(language: str, code: str, tmp_path: Path) -> No
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     scripts = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}
-    command = ["bash", "-euo", "pipefail", "-c", code] if language == "sh" else [sys.executable, "-c", code]
+    if "def test_" in code:
+        (tmp_path / "test_printed.py").write_text(code)
+        command = [sys.executable, "-m", "pytest", "test_printed.py"]
+    else:
+        command = ["bash", "-euo", "pipefail", "-c", code] if language == "sh" else [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 

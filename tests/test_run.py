@@ -134,3 +134,12 @@ def test_the_thread_count_is_given_back() -> None:
     before = torch.get_num_threads()
     run(small(rounds=1, alone=False))
     assert torch.get_num_threads() == before
+
+
+def test_who_waits_longer_than_sessions_last_is_said_so_before_the_run() -> None:
+    notes: list[str] = []
+    run(small(churn={"rate": 0.3}, gather_s=11), "events", on_note=notes.append)
+    assert any(line.startswith("gossip.gather_s = 11: so long whoever comes back waits") for line in notes)
+    notes.clear()
+    run(small(churn={"rate": 0.3}, gather_s=0.5), "events", on_note=notes.append)
+    assert not any("gather_s" in line for line in notes)
