@@ -86,6 +86,7 @@ def node_start(
     task: Annotated[str | None, typer.Option(help="Your own task: FILE.py:NAME. Its code is run.")] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT to listen at, where it is not the member's address.")] = None,
     passphrase_fd: PassphraseFd = None,
+    passphrase_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the passphrase from this file.")] = None,
 ) -> None:
     """Start a node, or start it again: it goes on from its newest checkpoint. Ctrl-C ends it and keeps one.
 
@@ -95,7 +96,7 @@ def node_start(
     from node.starting import become, prepared
 
     place = directory_of(directory)
-    become(prepared(place, network, identity_in(place, passphrase_fd), listen, data, task))
+    become(prepared(place, network, identity_in(place, passphrase_fd, passphrase_file), listen, data, task))
 
 
 @node_app.command("status")

@@ -19,6 +19,7 @@ from p2pfl.failure import ExitCode, Failure
 REQUEST_MAX = 64 * 1024  # bytes of a line; the longest request is a revocation by file
 ANSWER_MAX = 16 << 20  # bytes; a status has some 500 for each neighbor and at most 1024 of them
 CALLERS_MAX = 8  # at once; they are people and their scripts
+ROOT = 0  # could look into our memory as well
 PATIENCE_S = 5.0  # for a request to come and an answer to be taken
 
 Request = Mapping[str, Any]
@@ -65,7 +66,7 @@ class Control:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
         try:
-            if _user_of(writer.get_extra_info("socket")) != os.geteuid() or len(self._open) > CALLERS_MAX:
+            if _user_of(writer.get_extra_info("socket")) not in (os.geteuid(), ROOT) or len(self._open) > CALLERS_MAX:
                 return
             async with asyncio.timeout(PATIENCE_S):
                 line = await reader.readuntil(b"\n")

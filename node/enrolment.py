@@ -42,12 +42,15 @@ def enrol(name: str, directory: NodeDirectory, address: str, passphrase: str | N
     return "\n".join(["[[member]]", *(f"{key} = {_toml(value)}" for key, value in member.model_dump().items())])
 
 
-def identity_in(directory: NodeDirectory, passphrase_fd: int | None) -> Identity:
+def identity_in(directory: NodeDirectory, passphrase_fd: int | None, passphrase_file: Path | None = None) -> Identity:
     """The identity of a folder, with its passphrase asked for if it has one."""
     sealed, source = directory.read_identity(), str(directory.identity)
     passphrase = None
     if is_sealed(sealed, source):
-        passphrase = passphrase_from(passphrase_fd) if passphrase_fd is not None else asked_passphrase(is_new=False)
+        if passphrase_file is not None:
+            passphrase = passphrase_in(passphrase_file)
+        else:
+            passphrase = passphrase_from(passphrase_fd) if passphrase_fd is not None else asked_passphrase(is_new=False)
     return Identity.from_bytes(sealed, passphrase, source)
 
 
@@ -60,6 +63,20 @@ def passphrase_from(fd: int) -> str:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         message = f"--passphrase-fd {fd}: {reason}."
         raise Failure("no_passphrase", message, "For example: --passphrase-fd 3 3<FILE", ExitCode.IDENTITY) from None
+
+
+def passphrase_in(path: Path) -> str:
+    """The first line of a file that nobody else can read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        message = f"--passphrase-file {path}: {error.strerror}."
+        raise Failure("no_passphrase", message, "Give a file with one line, owned by you.", ExitCode.IDENTITY) from None
+    if os.fstat(fd).st_mode & 0o077:
+        os.close(fd)
+        message = f"--passphrase-file {path}: others can read it."
+        raise Failure("open_passphrase", message, f"chmod 600 {path}", ExitCode.IDENTITY)
+    return passphrase_from(fd)
 
 
 def asked_passphrase(is_new: bool) -> str:

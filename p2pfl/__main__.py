@@ -17,7 +17,9 @@ from p2pfl.failure import ExitCode, Failure
 
 VERBS = {
     "demo": ("node.cli:demo", "Eight real peers on this machine; a report at the end."),
-    "node": ("node.cli:node_app", "One real peer: make its keys, start it."),
+    "node": ("node.cli:node_app", "One real peer: make its keys, start it, look at it, end it."),
+    "doctor": ("node.operating:doctor", "Whether this machine can run a node; else the line that mends it."),
+    "service": ("node.operating:service_app", "Run a node as a systemd service."),
     "model": ("node.cli:model_app", "Evaluate a model that peers made."),
     "sim": ("sim.cli:app", "Simulate many peers from a scenario file."),
     "topology": ("topology.cli:app", "Graphs, their mixing weights, and what they imply."),

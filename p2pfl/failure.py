@@ -4,12 +4,14 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the `p2pfl` command ends with. 130 and 143 are Ctrl-C and SIGTERM, with a checkpoint kept."""
+    """What the `p2pfl` command ends with. UNFIT: this machine can't do it, says the doctor. 130 and 143 are Ctrl-C
+    and SIGTERM, with a checkpoint kept."""
 
     OK = 0
     BUG = 1
     USAGE = 2
     CONFIGURATION = 3
+    UNFIT = 4
     NETWORK = 5
     IDENTITY = 6
     INTERRUPTED = 130

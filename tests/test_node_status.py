@@ -12,6 +12,7 @@ import pytest
 
 from node.status import duration, lines, size
 from tests.nodes import children_of, line_with, network_of, p2pfl, reached, started
+from tests.systemd import Systemd
 
 HEAD = 'name = "wards"\nrounds = 100000\n[topology]\nkind = "path"\n[training]\nlocal_steps = 1\n[gossip]\nfloor_s = 0.5\n'
 
@@ -75,20 +76,29 @@ def test_two_nodes_tell_of_each_other_their_books_balance_and_one_leaves_the_oth
 
 
 @pytest.mark.net
-def test_a_node_that_nobody_answers_is_alone_since_its_start_and_can_be_watched_to_its_end(tmp_path: Path) -> None:
+def test_a_node_that_nobody_answers_is_alone_and_can_be_watched_to_its_end_by_people_and_by_systemd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network_of(["a", "b"], tmp_path, HEAD)
-    a = started("node", "start", "--dir", "a", "--network", "wards.toml", cwd=tmp_path)
-    reached(a, 0)
-    seen = until("a", tmp_path, lambda status: status["state"] == "alone")
-    assert time.time() - 60 < seen["alone_since"] < time.time()
-    assert seen["neighbors"][0]["state"] == "down"
-    watching = started("node", "status", "--dir", "a", "--watch", cwd=tmp_path)
-    assert "no neighbor can be reached" in line_with(watching, "alone since")
-    psutil.Process(seen["trainer"]["pid"]).kill()
-    line_with(watching, "trainer was killed (SIGKILL)")
-    assert p2pfl("node", "leave", "--dir", "a", "--json", cwd=tmp_path).returncode == 0
-    line_with(watching, "the node has ended")
-    assert (ended_with(watching), ended_with(a)) == (0, 0)
+    with Systemd() as systemd:
+        with monkeypatch.context() as as_a_service:
+            as_a_service.setenv("NOTIFY_SOCKET", str(systemd.path))
+            a = started("node", "start", "--dir", "a", "--network", "wards.toml", cwd=tmp_path)
+        assert "READY=1" not in systemd.next(), "it is only starting"
+        systemd.wait_for("READY=1")
+        reached(a, 0)
+        seen = until("a", tmp_path, lambda status: status["state"] == "alone")
+        assert time.time() - 60 < seen["alone_since"] < time.time()
+        assert seen["neighbors"][0]["state"] == "down"
+        systemd.wait_for(f"STATUS=alone, round {seen['step']}")
+        watching = started("node", "status", "--dir", "a", "--watch", cwd=tmp_path)
+        assert "no neighbor can be reached" in line_with(watching, "alone since")
+        psutil.Process(seen["trainer"]["pid"]).kill()
+        line_with(watching, "trainer was killed (SIGKILL)")
+        assert p2pfl("node", "leave", "--dir", "a", "--json", cwd=tmp_path).returncode == 0
+        line_with(watching, "the node has ended")
+        assert (ended_with(watching), ended_with(a)) == (0, 0)
+        systemd.wait_for("STOPPING=1")
 
 
 def example(**changes: Any) -> dict[str, Any]:
