@@ -144,7 +144,7 @@ def test_an_accusation_at_a_version_that_is_yet_to_come_does_not_move_the_incarn
 def test_a_stranger_is_not_heard() -> None:
     alone = Alone()
     assert reasons(alone.life.receive(NOW, STRANGER, Ping(bytes(24)))) == [Reason.NOT_MEMBER]
-    assert not sent(alone.life.receive(NOW, STRANGER, Digests((bytes(8),) * 64)), STRANGER)
+    assert not sent(alone.life.receive(NOW, STRANGER, Digests((bytes(8),) * 64, bytes(32))), STRANGER)
 
 
 def test_a_record_of_a_stranger_is_asked_about_and_refused_without_a_credential() -> None:
@@ -273,6 +273,41 @@ def test_a_summary_that_invents_members_gets_a_bounded_question() -> None:
     (question, *_), effects = sent(e := alone.life.receive(NOW, ACCUSER, Summary(mask, tuple(invented))), ACCUSER), e
     assert isinstance(question, Wanted) and len(question.peers) == 512
     assert len(alone.life.view) == 8 and not reasons(effects)
+
+
+# ---- revocation ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_revoked_member_is_out_of_every_view_within_seconds_and_stays_out() -> None:
+    village = Village(16)
+    village.run(10.0)
+    issuer, outcast, *rest = village.living
+    village.call(issuer, lambda life: life.revoke(village.instant(issuer), b"revoke" + outcast))
+    village.until(lambda: all(outcast not in village.life(peer).view for peer in (issuer, *rest)), within=5.0)
+    village.run(60.0)
+    assert all(village.life(peer).view.live == tuple(sorted((issuer, *rest))) for peer in rest)
+    assert Reason.NOT_MEMBER in village.rejections()
+
+
+def test_a_revocation_crosses_a_healed_split_within_two_comparisons() -> None:
+    village = Village(16)
+    village.run(10.0)
+    halves = village.living[:8], village.living[8:]
+    village.split(*halves)
+    village.run(60.0)
+    village.call(halves[0][0], lambda life: life.revoke(village.instant(halves[0][0]), b"revoke" + halves[1][0]))
+    village.run(60.0)
+    village.heal()
+    outcast = halves[1][0]  # nobody talks to it any more
+    knowing = [house.registry for peer, house in village.houses.items() if peer != outcast]
+    village.until(lambda: all(registry.revocations for registry in knowing), within=180.0)
+
+
+def test_a_forged_revocation_ends_its_message() -> None:
+    alone = Alone()
+    item = gossip_wire.encode_item(gossip_wire.Revoked(b"forged" + SUBJECT))
+    assert reasons(alone.life.receive(NOW, ACCUSER, Records(item * 10))) == [Reason.BAD_CHAIN]
+    assert SUBJECT in alone.life.view
 
 
 # ---- two machines, one identity -----------------------------------------------------------------------------------------

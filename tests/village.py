@@ -69,11 +69,14 @@ class FakeRegistry:
     def __init__(self) -> None:
         self.members: dict[PeerId, Member] = {}
         self.records: dict[PeerId, Record] = {}
+        self._revoked: dict[bytes, None] = {}
 
     def learn(self, credential: bytes, data: bytes | None, wall: float) -> bool:
         peer = PeerId(credential[6:])
         if credential[:6] != b"member" or len(peer) != 32:
             raise RejectedFrame(Reason.NOT_MEMBER)
+        if b"revoke" + peer in self._revoked:
+            raise RejectedFrame(Reason.REVOKED)
         self.members.setdefault(peer, Member(peer, "somebody", "", bytes(32), bytes(32)))
         return data is not None and self.learn_record(record.RECORD.read(data), wall)
 
@@ -87,6 +90,19 @@ class FakeRegistry:
             return False
         self.records[told.identity] = told
         return True
+
+    @property
+    def revocations(self) -> tuple[bytes, ...]:
+        return tuple(self._revoked)
+
+    def revoke(self, revocation: bytes, wall: float) -> bool:
+        """b"revoke" and the id."""
+        if revocation[:6] != b"revoke":
+            raise RejectedFrame(Reason.BAD_CHAIN)
+        is_new = revocation not in self._revoked
+        self._revoked[revocation] = None
+        self.members.pop(PeerId(revocation[6:]), None)
+        return is_new
 
     def entry(self, peer: PeerId) -> tuple[bytes, bytes]:
         told = self.records.get(peer)

@@ -1,14 +1,14 @@
 """What members say about members: eight messages beside those of `wire`, flat msgpack arrays like them.
 
 Probes and their answers carry rumors along. Rumors, and what push-pull moves, are items one behind the other, each
-[kind u8, length u16, content]: a member's own statement with the credential it may need, or an accusation.
+[kind u8, length u16, content]: a member's own record with the credential it may need, an accusation, or a revocation.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
@@ -72,9 +72,11 @@ class Nack:
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """One digest for each of the 64 buckets of live members: what differs is compared in detail."""
+    """One digest for each of the 64 buckets of live members: what differs is compared in detail. And one of all revocations,
+    which are few and only become more: where it differs they are sent."""
 
     buckets: tuple[bytes, ...]
+    revocations: bytes
 
 
 class Entry(NamedTuple):
@@ -140,21 +142,35 @@ class Introduction:
     credential: bytes = field(default=b"", repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """A signed revocation, as it came."""
+
+    revocation: bytes = field(repr=False)
+
+
+Item = Introduction | Accusation | Revoked
+
 _ITEM = Struct("!BH")
 _LENGTH = Struct("!H")
-_INTRODUCTION, _ACCUSATION = 1, 2
+_INTRODUCTION, _ACCUSATION, _REVOKED = 1, 2, 3
 
 
-def encode_item(item: Introduction | Accusation) -> bytes:
+def encode_item(item: Item) -> bytes:
     """One item."""
-    if isinstance(item, Introduction):
-        kind, content = _INTRODUCTION, _LENGTH.pack(len(item.credential)) + item.credential + item.record
-    else:
-        kind, content = _ACCUSATION, item.encode()
+    match item:
+        case Introduction():
+            kind, content = _INTRODUCTION, _LENGTH.pack(len(item.credential)) + item.credential + item.record
+        case Accusation():
+            kind, content = _ACCUSATION, item.encode()
+        case Revoked():
+            kind, content = _REVOKED, item.revocation
+        case _:
+            assert_never(item)
     return _ITEM.pack(kind, len(content)) + content
 
 
-def decode_items(data: bytes) -> Iterator[Introduction | Accusation]:
+def decode_items(data: bytes) -> Iterator[Item]:
     """Up to `RECORDS_MAX` items. Raises `RejectedFrame` with BAD_HEADER where they stop making sense."""
     at = count = 0
     while at < len(data):
@@ -166,6 +182,8 @@ def decode_items(data: bytes) -> Iterator[Introduction | Accusation]:
         at += _ITEM.size + length
         if kind == _ACCUSATION:
             yield Accusation.decode(content)
+        elif kind == _REVOKED:
+            yield Revoked(content)
         else:
             require(kind == _INTRODUCTION and length > _LENGTH.size)
             split = _LENGTH.size + _LENGTH.unpack_from(content)[0]
@@ -236,7 +254,10 @@ FIELDS: dict[type[Any], dict[str, Field]] = {
     Ack: {"ticket": _TICKET, "signature": _nothing_or(SIGNATURE_BYTES), "rumors": _RUMORS},
     PingRequest: {"ticket": _TICKET, "target": octets(ID_BYTES, ID_BYTES), "rumors": _RUMORS},
     Nack: {"ticket": _TICKET, "rumors": _RUMORS},
-    Digests: {"buckets": _listed(BUCKET_BYTES, BUCKETS, BUCKETS, "digest of each bucket")},
+    Digests: {
+        "buckets": _listed(BUCKET_BYTES, BUCKETS, BUCKETS, "digest of each bucket"),
+        "revocations": octets(ID_BYTES, ID_BYTES),
+    },
     Summary: {"mask": _mask(), "entries": _entries()},
     Wanted: {"peers": _listed(ID_BYTES, 1, RECORDS_MAX, "ids")},
     Records: {"items": octets(1, RECORDS_BYTES_MAX)},

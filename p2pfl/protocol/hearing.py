@@ -1,6 +1,7 @@
 """What others say of members, item by item: checked cheapest first, believed only where its subject or accuser signed it."""
 
 from collections.abc import Iterable
+from typing import assert_never
 
 from p2pfl.protocol import gossip_wire, push_pull
 from p2pfl.protocol.boot import Boot
@@ -8,12 +9,28 @@ from p2pfl.protocol.census import Census
 from p2pfl.protocol.doubles import Doubles
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import IdentityConflict, Instant, PeerId
-from p2pfl.protocol.gossip_wire import Introduction, Wanted
+from p2pfl.protocol.gossip_wire import Introduction, Revoked, Wanted, encode_item
 from p2pfl.protocol.health import Health
 from p2pfl.protocol.post import Post
 from p2pfl.protocol.record import RECORD, Record
 from p2pfl.protocol.self_statement import SelfStatement
 from p2pfl.protocol.standing import Accusation
+
+IN_GOOD_FAITH = {
+    Reason.NOT_MEMBER,
+    Reason.NOT_NEIGHBOR,
+    Reason.CERT_FUTURE,
+    Reason.CERT_EXPIRED,
+    Reason.REVOKED,
+    Reason.INVITE_EXPIRED,
+    Reason.INVITE_SPENT,
+    Reason.NO_RECEIPT,
+    Reason.HELD,
+    Reason.NAME_TAKEN,
+    Reason.FULL,
+    Reason.BAD_CLOCK,
+}
+"""What depends on what one knows, or on one's clock: an honest hop may have judged otherwise."""
 
 
 class Hearing:
@@ -32,12 +49,17 @@ class Hearing:
         news, unknown, better = 0, list[PeerId](), list[bytes]()
         for item in gossip_wire.decode_items(items):
             try:
-                if isinstance(item, Accusation):
-                    self._accusation(item, now, hop, unknown)
-                else:
-                    news += self._introduction(item, now, hop, unknown, better)
+                match item:
+                    case Introduction():
+                        news += self._introduction(item, now, hop, unknown, better)
+                    case Accusation():
+                        self._accusation(item, now, hop, unknown)
+                    case Revoked(revocation):
+                        self.revoked(revocation, now, hop)
+                    case _:
+                        assert_never(item)
             except RejectedFrame as refusal:
-                if refusal.reason in (Reason.BAD_HEADER, Reason.BAD_SIGNATURE):
+                if refusal.reason not in IN_GOOD_FAITH:
                     raise
                 self._post.reject(refusal, hop)
         if unknown:
@@ -46,9 +68,15 @@ class Hearing:
             self._post.serve(now.monotonic, hop, push_pull.bounded(better))
         return news
 
+    def revoked(self, revocation: bytes, now: Instant, hop: PeerId | None) -> None:
+        """Pass it on, and forget whom it names. Raises `RejectedFrame` for one that is not valid."""
+        if self._census.registry.revoke(revocation, now.wall):
+            self._census.rumors.add(("revocation", revocation), encode_item(Revoked(revocation)), hop)
+            self._census.revise()
+
     def tell(self, peer: PeerId, accusations: Iterable[Accusation]) -> None:
         """The accused hears of it first, and can refute it."""
-        records = push_pull.bounded(map(gossip_wire.encode_item, accusations))
+        records = push_pull.bounded(map(encode_item, accusations))
         if records is not None:
             self._post.send(peer, records)
 

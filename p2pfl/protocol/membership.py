@@ -136,7 +136,7 @@ class Membership:
             self._dialling.links.add(peer)
             self._alone_since, self._census.is_cut_off = None, False
             self._hear(peer, now)
-            self._post.send(peer, Digests(self.view.digests))
+            self._post.send(peer, push_pull.digests(self._census))
             self._watching.linked(peer)
         return self._settle(now)
 
@@ -169,8 +169,14 @@ class Membership:
         self._amnesty(now)
         return self._settle(now)
 
+    def revoke(self, now: Instant, revocation: bytes) -> list[MembershipEffect]:
+        """A revocation came from elsewhere: an operator, the join door. Raises `RejectedFrame` for one that is not valid."""
+        self._wake(now)
+        self._hearing.revoked(revocation, now, None)
+        return self._settle(now)
+
     def registry_changed(self, now: Instant) -> list[MembershipEffect]:
-        """Somebody was revoked, or a credential expired."""
+        """A credential expired, or the registry learned something by itself."""
         self._wake(now)
         self._census.revise()
         return self._settle(now)
@@ -200,7 +206,8 @@ class Membership:
                 self._watching.denied(hop, ticket)
                 self._hearing.items(message.rumors, now, hop)
             case Digests():
-                first = self._choices.below(gossip_wire.BUCKETS)
+                first = self._choices.below(1 << 16)
+                self._post.serve(now.monotonic, hop, push_pull.revocations(self._census, message, first))
                 self._post.serve(now.monotonic, hop, push_pull.summarize(self._census, message, first))
             case Summary():
                 self._compare(now, hop, message)
@@ -210,7 +217,7 @@ class Membership:
             case Records(items):
                 news = self._hearing.items(items, now, hop, is_answering=True)
                 if news and self._pulled.pop(hop, 0) > news:  # one message did not carry all
-                    self._post.send(hop, Digests(self.view.digests))
+                    self._post.send(hop, push_pull.digests(self._census))
             case _:
                 assert_never(message)
 
@@ -255,7 +262,7 @@ class Membership:
         self._health.worse()
         for peer in sorted(self._dialling.links):
             self._post.add(Greet(peer))
-            self._post.send(peer, Digests(self.view.digests))
+            self._post.send(peer, push_pull.digests(self._census))
 
     def _settle(self, now: Instant) -> list[MembershipEffect]:
         """Do what is due, follow the view, and say when to be woken."""
@@ -292,7 +299,7 @@ class Membership:
         self._census.tombstones.shrink(now - self._rules.tombstone_s)
         linked = sorted(peer for peer in self._dialling.links if peer in self.view)
         if linked:
-            self._post.send(linked[self._choices.below(len(linked))], Digests(self.view.digests))
+            self._post.send(linked[self._choices.below(len(linked))], push_pull.digests(self._census))
 
     def _look_for_the_lost(self, now: float) -> None:
         members = self._registry.members

@@ -1,7 +1,7 @@
 """Comparing two views: digests of 64 buckets, then all of what differs, then only the records that the other lacks.
 
-    A → B  Digests      64 × 8 bytes; if all are equal that is all
-    B → A  Summary      B's live members in the buckets that differ
+    A → B  Digests      64 × 8 bytes of members, 32 of revocations; if all are equal that is all
+    B → A  Summary      B's live members in the buckets that differ; and Records, of revocations, if those differ
     A → B  Wanted       those that B knows better
     A → B  Records      what A knows better: newer records, who left, who is accused
     B → A  Records      what was wanted; and what B knows better of what came, such as that it left
@@ -11,18 +11,21 @@ suspects it first, and it can refute them (what ringpop calls healing a partitio
 still different the next time.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator
 
 from p2pfl.protocol.census import Census
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.gossip_wire import (
     BUCKETS,
+    ID_BYTES,
     RECORDS_BYTES_MAX,
     RECORDS_MAX,
     Digests,
     Entry,
     Introduction,
     Records,
+    Revoked,
     Summary,
     Wanted,
     encode_item,
@@ -30,6 +33,23 @@ from p2pfl.protocol.gossip_wire import (
 from p2pfl.protocol.record import Record
 from p2pfl.protocol.standing import Standing
 from p2pfl.protocol.view import bucket_of
+
+
+def digests(census: Census) -> Digests:
+    """What opens a comparison."""
+    known = hashlib.blake2b(digest_size=ID_BYTES, person=b"p2pfl/revoked")
+    for revocation in sorted(census.registry.revocations):
+        known.update(len(revocation).to_bytes(2, "big") + revocation)
+    return Digests(census.view.digests, known.digest())
+
+
+def revocations(census: Census, theirs: Digests, first: int) -> Records | None:
+    """All of ours, as far as they fit, beginning with a random one; None where they know the same."""
+    own = census.registry.revocations
+    if not own or digests(census).revocations == theirs.revocations:
+        return None
+    start = first % len(own)
+    return bounded(encode_item(Revoked(revocation)) for revocation in own[start:] + own[:start])
 
 
 def summarize(census: Census, theirs: Digests, first: int) -> Summary | None:
