@@ -3,6 +3,7 @@
 #   make demo        eight real peers on this machine learn digits together
 #   make test        the tests (make test-slow: the long ones)
 #   make check       format, lint, types, layers: what CI runs
+#   make soak        ten minutes of six nodes in random faults; SOAK="--minutes 60 --seed 5" for others
 #   make bench       every number that the README claims, beside its rival or limit
 #   make format      rewrite the files as `make check` wants them
 
@@ -14,7 +15,7 @@ CODE := p2pfl node sim topology tests benchmarks examples
 # Extra words for pip, for example the index of a CPU build: `make PIP_FLAGS="--extra-index-url URL"`.
 PIP_FLAGS ?=
 
-.PHONY: demo test test-slow check bench format
+.PHONY: demo test test-slow soak check bench format
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -25,6 +26,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
+
+soak: $(READY)
+	$(BIN)/python -m tests.soak $(SOAK)
 
 check: $(READY)
 	$(BIN)/ruff format --check $(CODE)
