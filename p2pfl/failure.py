@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     UNFIT = 4
     NETWORK = 5
     IDENTITY = 6
+    VERSION = 10
     INTERRUPTED = 130
     TERMINATED = 143
 

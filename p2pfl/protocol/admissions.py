@@ -68,15 +68,23 @@ class Admissions:
 
     def best(self, peer: PeerId, now: float) -> Credential | None:
         """The credential by which this peer is a member now."""
-        return next((one for one in self.credentials(peer) if self._fault(one, now) is None), None)
+        return next((one for one in self.credentials(peer) if self.fault(one, now) is None), None)
 
     def standing(self, peer: PeerId, now: float) -> Reason | None:
         """Why it is no member: NOT_MEMBER, REVOKED, HELD, CERT_FUTURE or CERT_EXPIRED. None: it is."""
         if peer not in self._credentials:
             return Reason.NOT_MEMBER
-        faults = [self._fault(one, now) for one in self._credentials[peer].values()]
+        faults = [self.fault(one, now) for one in self._credentials[peer].values()]
         worst_first = (None, Reason.REVOKED, Reason.HELD, Reason.CERT_FUTURE, Reason.CERT_EXPIRED)
         return next(fault for fault in worst_first if fault in faults)
+
+    def fault(self, credential: Credential, now: float) -> Reason | None:
+        """Why nobody is a member by this credential, known or new: REVOKED, HELD, CERT_FUTURE or CERT_EXPIRED."""
+        if self._is_revoked(credential):
+            return Reason.REVOKED
+        if credential.token and credential.identity in self._held(credential.token):
+            return Reason.HELD
+        return credential.validity(now)
 
     def is_spent(self, invite: Invite, but: PeerId) -> bool:
         """Whether an invite has no use left for anybody new."""
@@ -181,13 +189,6 @@ class Admissions:
 
     # ---- inside ---------------------------------------------------------------------------------------------------------
 
-    def _fault(self, credential: Credential, now: float) -> Reason | None:
-        if self._is_revoked(credential):
-            return Reason.REVOKED
-        if credential.token and credential.identity in self._held(credential.token):
-            return Reason.HELD
-        return credential.validity(now)
-
     def _is_revoked(self, credential: Credential) -> bool:
         """By itself, by the root, or by the issuer that vouched for it; or what it rests on was."""
         issuer = credential.issuer.identity if credential.issuer is not None else None
@@ -196,7 +197,7 @@ class Admissions:
         return any(key in self._revocations for key in [*said, (credential.token, issuer)])
 
     def _held(self, token: bytes) -> set[PeerId]:
-        users, most = self._uses[token], self._max_uses(token)
+        users, most = self._uses.get(token, set()), self._max_uses(token)
         if len(users) <= most:
             return set()
         doubted = {user for user in users if self._has_doubtful_receipt(user, token)}
@@ -208,7 +209,7 @@ class Admissions:
         return any(map(self._is_revoked, self._credentials[receipt.admitter].values()))
 
     def _max_uses(self, token: bytes) -> int:
-        invites = (self._credentials[user][token].invite for user in self._uses[token])
+        invites = (self._credentials[user][token].invite for user in self._uses.get(token, ()))
         return max((invite.max_uses for invite in invites if invite is not None), default=0)
 
     def _check_room(self, credential: Credential, known: int) -> None:

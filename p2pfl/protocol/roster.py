@@ -126,9 +126,14 @@ class Roster:
         is known."""
         return self._admissions.standing(peer, self._now)
 
-    def credential(self, peer: PeerId) -> Credential | None:
-        """The best that is known."""
-        return next(iter(self._admissions.credentials(peer)), None)
+    def fault(self, credential: Credential) -> Reason | None:
+        """Why nobody would be a member by it now: REVOKED, HELD, CERT_FUTURE or CERT_EXPIRED."""
+        return self._admissions.fault(credential, self._now)
+
+    def credential(self, peer: PeerId, token: bytes | None = None) -> Credential | None:
+        """The best that is known, or the one by this token."""
+        known = self._admissions.credentials(peer)
+        return next((one for one in known if token is None or one.token == token), None)
 
     def entry(self, peer: PeerId) -> tuple[bytes, bytes]:
         """What to show somebody who does not know this peer: its best credential, and its record. Raises KeyError for one that

@@ -146,6 +146,7 @@ def keys(most: int, of: str) -> Field:
 
 def items(most: int, size: int, of: str) -> Field:
     """Up to `most` byte strings of at most `size` bytes, each behind its length as 2 bytes big-endian."""
+    assert size < 1 << 16
 
     def read(value: Any) -> tuple[bytes, ...]:
         require(type(value) is bytes)
@@ -153,7 +154,7 @@ def items(most: int, size: int, of: str) -> Field:
         at = 0
         while at < len(value):
             length = int.from_bytes(value[at : at + 2], "big")
-            require(len(found) < most and 1 <= length <= size and at + 2 + length <= len(value))
+            require(len(found) < most and length <= size and at + 2 + length <= len(value))
             found.append(value[at + 2 : at + 2 + length])
             at += 2 + length
         return tuple(found)
@@ -161,7 +162,7 @@ def items(most: int, size: int, of: str) -> Field:
     def write(value: Any) -> bytes:
         return b"".join(len(item).to_bytes(2, "big") + item for item in value)
 
-    return Field("bytes", f"up to {most} × 1 to {size}, each behind its length as 2 bytes: {of}", read, write)
+    return Field("bytes", f"up to {most} × 0 to {size}, each behind its length as 2 bytes: {of}", read, write)
 
 
 def _text(value: bytes) -> str:
