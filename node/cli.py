@@ -1,5 +1,6 @@
 """The verbs of a real machine: `p2pfl demo`, `p2pfl node ...`, `p2pfl model ...`. Imports what they need when they run."""
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -87,6 +88,9 @@ def node_start(
     listen: Annotated[str | None, typer.Option(help="HOST:PORT to listen at, where it is not the member's address.")] = None,
     passphrase_fd: PassphraseFd = None,
     passphrase_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the passphrase from this file.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Answer Prometheus at this port of 127.0.0.1 (extra: metrics).")
+    ] = None,
 ) -> None:
     """Start a node, or start it again: it goes on from its newest checkpoint. Ctrl-C ends it and keeps one.
 
@@ -96,7 +100,8 @@ def node_start(
     from node.starting import become, prepared
 
     place = directory_of(directory)
-    become(prepared(place, network, identity_in(place, passphrase_fd, passphrase_file), listen, data, task))
+    told = prepared(place, network, identity_in(place, passphrase_fd, passphrase_file), listen, data, task)
+    become(replace(told, metrics_port=metrics_port or 0))
 
 
 @node_app.command("status")

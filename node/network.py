@@ -106,7 +106,7 @@ class Network:
         observation = Observation(setup.network, own, self._members, journal)
         self._upkeep = upkeep = Upkeep(loop, observation, journal, lambda: self._stop(ExitCode.OK))
         stack.callback(upkeep.close)
-        await upkeep.open(self._directory.control)
+        await upkeep.open(self._directory.control, setup.metrics_port)
         charter = Charter(setup.network, _founders(self._members), b"", 0, setup.gossip)  # the trainer knows the rest
 
         def on_stranger(text: str) -> None:

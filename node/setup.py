@@ -18,7 +18,7 @@ class Setup:
     """`index` is the node's place among `members`, in the order of the network's file. `secrets_fd` is where it reads its
     identity, as `Identity.to_bytes` gives it without a passphrase. `parent_fd` is the channel to whoever started it, and
     `zygote_fd` where to ask for trainers; -1 where it is on its own. `pace_s`: a Learn starts at the earliest this long after
-    the one before.
+    the one before. `metrics_port`: where on loopback Prometheus is answered; 0 for nowhere.
     """
 
     network: str
@@ -42,6 +42,7 @@ class Setup:
     pace_s: float = 0.0
     parent_fd: int = -1
     zygote_fd: int = -1
+    metrics_port: int = 0
 
     @property
     def own(self) -> Member:

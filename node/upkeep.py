@@ -12,6 +12,7 @@ from node.journal import Journal
 from node.limits import DESCRIPTORS, raise_descriptors
 from node.memory import give_back_freed, resident_bytes
 from node.memory_watch import SETTLE_S, MemoryWatch, bound
+from node.metrics import MetricsDoor
 from node.notify import Notifier
 from node.observation import Observation
 from node.pulse import Pulse
@@ -31,6 +32,7 @@ class Upkeep:
         self._journal = journal
         self._leave = leave
         self._control: Control | None = None
+        self._metrics: MetricsDoor | None = None
         self._memory: MemoryWatch | None = None
         self._trimming: asyncio.TimerHandle | None = None
         self._notifier = Notifier()
@@ -40,8 +42,12 @@ class Upkeep:
         if (descriptors := raise_descriptors()) < DESCRIPTORS:
             journal.incident("few_descriptors", f"only {descriptors} files can be open, {DESCRIPTORS} are wanted: ulimit -n")
 
-    async def open(self, path: Path) -> None:
-        """Open the control door. Without it a node is hard to look into, and as good as any other."""
+    async def open(self, path: Path, metrics_port: int) -> None:
+        """Open the control door; without it a node is hard to look into, and as good as any other. And where a port is given
+        open the one for Prometheus. Raises `Failure` where that is impossible."""
+        if metrics_port:
+            self._metrics = MetricsDoor(self._observation.snapshot)
+            await self._metrics.start(metrics_port)
         control = Control(path, {"status": lambda _request: self._observation.snapshot(), "leave": self._left})
         try:
             await control.start()
@@ -61,6 +67,8 @@ class Upkeep:
             self._trimming.cancel()
         if self._control is not None:
             self._control.close()
+        if self._metrics is not None:
+            self._metrics.close()
         self._notifier.close()
 
     def leaving(self) -> None:

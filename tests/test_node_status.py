@@ -6,10 +6,12 @@ import subprocess
 import time
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import pytest
 
+from node.local import _free_ports
 from node.status import duration, lines, size
 from tests.nodes import children_of, line_with, network_of, p2pfl, reached, started
 from tests.systemd import Systemd
@@ -83,13 +85,17 @@ def test_a_node_that_nobody_answers_is_alone_and_can_be_watched_to_its_end_by_pe
     with Systemd() as systemd:
         with monkeypatch.context() as as_a_service:
             as_a_service.setenv("NOTIFY_SOCKET", str(systemd.path))
-            a = started("node", "start", "--dir", "a", "--network", "wards.toml", cwd=tmp_path)
+            (port,) = _free_ports(1)
+            more = ("--metrics-port", str(port))
+            a = started("node", "start", "--dir", "a", "--network", "wards.toml", *more, cwd=tmp_path)
         assert "READY=1" not in systemd.next(), "it is only starting"
         systemd.wait_for("READY=1")
         reached(a, 0)
         seen = until("a", tmp_path, lambda status: status["state"] == "alone")
         assert time.time() - 60 < seen["alone_since"] < time.time()
         assert seen["neighbors"][0]["state"] == "down"
+        with urlopen(f"http://127.0.0.1:{port}/metrics") as metrics:
+            assert b"\np2pfl_alone 1.0\n" in metrics.read()
         systemd.wait_for(f"STATUS=alone, round {seen['step']}")
         watching = started("node", "status", "--dir", "a", "--watch", cwd=tmp_path)
         assert "no neighbor can be reached" in line_with(watching, "alone since")
