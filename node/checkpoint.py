@@ -9,8 +9,8 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,13 +63,25 @@ class Checkpoints:
         the manifest can't be written."""
         body = msgpack.packb((FORMAT, step, arrays_digest, self._schema, state))
         signature = self._signer.sign(CONTEXT, digest(body))
-        write_durably(arrays.with_suffix(".manifest"), msgpack.packb((body, signature)))
+        try:
+            write_durably(arrays.with_suffix(".manifest"), msgpack.packb((body, signature)))
+        except OSError:
+            with suppress(OSError):  # without its manifest it is nothing, and the disk may be full
+                arrays.unlink()
+            raise
         self.newest_completed = (step, time.monotonic())
         self._let_go_before(self._numbers()[-KEPT:][0])
 
     def newest(self, on_damaged: Callable[[str], None]) -> Checkpoint | None:
-        """The newest valid one; None where there is none at all. `on_damaged` hears of each that was passed over."""
-        numbers = self._numbers()
+        """The newest valid one; None where there is none at all. `on_damaged` hears of each that was passed over. Raises
+        `Failure` where there may be some and none can be used."""
+        try:
+            numbers = self._numbers()
+        except OSError as error:
+            message = f"{self._directory}: {error.strerror}."
+            raise Failure(
+                "no_valid_checkpoint", message, "It is a folder of this node's own user; make it one again."
+            ) from None
         for number in reversed(numbers):
             try:
                 return self._read(self._directory / f"{number:08d}.manifest")
@@ -106,19 +118,34 @@ class Checkpoints:
                     path.unlink()
 
     def _numbers(self) -> list[int]:
-        """Of everything that looks like a checkpoint, oldest first."""
-        names = (path.stem for path in self._directory.glob("*.manifest"))
+        """Of everything that looks like a checkpoint, oldest first; nothing where there is no folder yet. Raises OSError."""
+        try:
+            paths = list(self._directory.iterdir())
+        except FileNotFoundError:
+            if self._directory.is_symlink():  # to a disk that is not there now
+                raise
+            return []
+        names = (path.stem for path in paths if path.suffix == ".manifest")
         return sorted(int(name) for name in names if name.isdecimal() and len(name) == 8)
 
 
 def _regular_bytes(path: Path, limit: int) -> bytes:
-    with os.fdopen(_open_regular(path), "rb") as file:
+    with os.fdopen(_open_regular(path), "rb") as file, _readable(path):
         return file.read(limit)
 
 
 def _regular_digest(path: Path) -> bytes:
-    with os.fdopen(_open_regular(path), "rb") as file:
+    with os.fdopen(_open_regular(path), "rb") as file, _readable(path):
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).digest()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """A disk that fails while it is read makes this one damaged, and not the node."""
+    try:
+        yield
+    except OSError as error:
+        raise Damaged(f"{path.name}: {error.strerror}") from None
 
 
 def _open_regular(path: Path) -> int:

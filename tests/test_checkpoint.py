@@ -1,14 +1,18 @@
 """Checkpoints are whole or not there; a damaged one is named and passed over, never silently begun again from."""
 
+import errno
+import hashlib
 import os
 import pickle
+import re
 import resource
 import signal
 from pathlib import Path
 
+import msgpack
 import pytest
 
-from node.checkpoint import Checkpoint, Checkpoints
+from node.checkpoint import CONTEXT, Checkpoint, Checkpoints
 from node.disk import write_durably
 from node.entropy import SystemEntropy
 from p2pfl.failure import Failure
@@ -160,6 +164,63 @@ def test_one_that_somebody_else_signed_is_passed_over(tmp_path: Path) -> None:
     save(Checkpoints(tmp_path / "checkpoints", other.peer_id, other_signer, SCHEMA), 2)
     found, said = newest(checkpoints(tmp_path))
     assert found is not None and found.step == 1 and "not signed by this node" in said[0]
+
+
+@pytest.mark.parametrize("body", [(2, 3, b"d" * 32, SCHEMA, b"state"), (2, 3, b"d" * 32, SCHEMA, b"state", b"more")])
+def test_one_of_a_later_version_is_passed_over(tmp_path: Path, body: tuple[object, ...]) -> None:
+    store = checkpoints(tmp_path)
+    save(store, 1)
+    later = msgpack.packb(body)
+    write_durably(store.next_arrays().with_suffix(".manifest"), msgpack.packb((later, SIGNER.sign(CONTEXT, digest(later)))))
+    found, said = newest(checkpoints(tmp_path))
+    assert found is not None and found.step == 1 and len(said) == 1
+
+
+@pytest.mark.parametrize("instead", ["a file", "a link to nowhere", "a loop of links"])
+def test_a_folder_that_can_not_be_looked_into_is_no_reason_to_begin_anew(tmp_path: Path, instead: str) -> None:
+    folder = tmp_path / "checkpoints"
+    if instead == "a file":
+        folder.touch()
+    else:
+        folder.symlink_to(folder if instead == "a loop of links" else tmp_path / "nowhere")
+    with pytest.raises(Failure, match=re.escape(str(folder))):
+        newest(checkpoints(tmp_path))
+
+
+def test_a_disk_that_fails_while_it_is_read_costs_that_checkpoint_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = checkpoints(tmp_path)
+    for step in (1, 2):
+        save(store, step)
+    whole = hashlib.file_digest
+
+    def fails_at_first(*arguments: object) -> object:
+        monkeypatch.setattr(hashlib, "file_digest", whole)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(hashlib, "file_digest", fails_at_first)
+    found, said = newest(store)
+    assert found is not None and found.step == 1
+    assert said == ["checkpoint 00000002 is passed over: 00000002.safetensors: Input/output error"]
+
+
+def test_a_disk_too_full_for_the_manifest_keeps_the_one_before_and_takes_no_more_room(tmp_path: Path) -> None:
+    store = checkpoints(tmp_path)
+    save(store, 1)
+    before = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    limits, old = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))  # room for the arrays
+    try:
+        for step in (2, 3):
+            with pytest.raises(OSError):
+                save(store, step)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, old)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == before
+    found, said = newest(checkpoints(tmp_path))
+    assert found is not None and found.step == 1 and said == []
+    save(store, 4)
+    assert store.newest_completed is not None and store.newest_completed[0] == 4
 
 
 def test_a_full_disk_leaves_the_file_before_as_it_was(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """A node's folder: keys that nobody else can read, and an epoch that never comes twice."""
 
 import os
+import resource
+import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +91,19 @@ def test_an_epoch_that_can_not_be_read_stops_the_start(directory: NodeDirectory)
     (directory.path / "boot").write_text("soon")
     with pytest.raises(Failure, match="not a boot epoch"):
         directory.next_boot_epoch(1.0)
+
+
+def test_an_epoch_that_can_not_be_kept_stops_the_start_and_the_one_before_stands(directory: NodeDirectory) -> None:
+    assert directory.next_boot_epoch(1000.0) == 1000
+    limits, old = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2, limits[1]))
+    try:
+        with pytest.raises(Failure, match="Free space"):
+            directory.next_boot_epoch(2000.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, old)
+    assert directory.next_boot_epoch(0.0) == 1001
 
 
 def test_one_process_at_a_time_is_this_node(directory: NodeDirectory) -> None:
