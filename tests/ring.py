@@ -116,8 +116,10 @@ class Ring:
         values: list[float] | None = None,
         edges: Iterable[tuple[int, int]] | None = None,
         seed: int = 7,
+        room: int | None = None,
     ) -> None:
         self.time = 0.0
+        self.room = room
         self.seed = seed
         self.edges = set(edges) if edges is not None else {(k, (k + d) % n) for k in range(n) for d in (1, -1) if n > 1}
         self.cut: set[tuple[PeerId, PeerId]] = set()
@@ -150,6 +152,7 @@ class Ring:
             choices=Choices(self.seed, b"choices %d" % k),
             entropy=entropy,
             restored=restored,
+            room=self.room,
         )
 
     def __getitem__(self, k: int) -> Stage:

@@ -15,6 +15,7 @@ from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import Abandon, Effect, Open, Opened, PeerId, Rejected, Release, Send
 from p2pfl.protocol.ledger import Ledger
 from p2pfl.protocol.neighbors import Neighbors
+from p2pfl.protocol.room import Room
 from p2pfl.protocol.slots import Arriving, Slots
 from p2pfl.protocol.window import ReplayWindow
 
@@ -25,7 +26,14 @@ class Inbox:
     """Receives offers and chunks into the slots."""
 
     def __init__(
-        self, own: PeerId, signer: Signer, charter: Charter, window: ReplayWindow, ledger: Ledger, neighbors: Neighbors
+        self,
+        own: PeerId,
+        signer: Signer,
+        charter: Charter,
+        window: ReplayWindow,
+        ledger: Ledger,
+        neighbors: Neighbors,
+        room: Room,
     ) -> None:
         rules = charter.gossip
         self._own = own
@@ -34,9 +42,11 @@ class Inbox:
         self._window = window
         self._ledger = ledger
         self._neighbors = neighbors
+        self._room = room
         self._tickets = count(1)
         self._opening: dict[int, Arriving] = {}
         self._contents: dict[PeerId, tuple[tuple[bytes, int, int, int], bytes]] = {}
+        self._mixing: list[int] = []  # tickets of what was taken, until its Learn is over
         self.slots = Slots(rules.staleness if rules.mode == "rounds" else None)
 
     def offered(
@@ -58,18 +68,22 @@ class Inbox:
         if not self.slots.has_room_for(header):
             self._ledger.of(hop).superseded += 1
             return []
+        if (partial := self._resumable(hop, header)) is not None:
+            return self._resume(partial, header)
         update = Arriving(next(self._tickets), header, offer.length, offer.digests, key)
         displaced = self.slots.place(update)
         effects = self.let_go(displaced) if displaced is not None else []
         self._opening[update.ticket] = update
         if body is None:
-            return [*effects, self._credit(update, 0)]
+            return [*effects, *self._grant()]
         update.credited = 1
         return [*effects, *self._open(update, 0, body)]
 
     def chunk(self, hop: PeerId, chunk: wire.Chunk, body: Sized | None) -> list[Effect]:
         """The next chunk of an update that was offered by this hop and credited."""
         update = self.slots.find(hop, chunk.chunks_digest)
+        if update is not None and update.is_resumed and chunk.index < update.received:
+            return []  # the link that broke had delivered it after all
         if update is None or body is None or chunk.index != update.received or chunk.index >= update.credited:
             raise RejectedFrame(Reason.UNEXPECTED_CHUNK, hop)
         if len(body) != envelope.sealed_length(update.length, chunk.index):
@@ -93,17 +107,36 @@ class Inbox:
 
     def credit_again(self, peer: PeerId) -> list[Effect]:
         """The link to this peer is new; credit on the old one may be lost, and to say it twice is harmless."""
-        return [
-            Send(peer, (wire.encode(wire.Credit(update.header.chunks_digest, update.credited)),))
-            for update in self.slots
-            if update.sender == peer and update.payload is None
-        ]
+        return [self._say_credit(u) for u in self.slots if u.sender == peer and u.payload is None and u.credited]
+
+    def take(self) -> tuple[list[Arriving], list[Effect]]:
+        """All that is whole and may be mixed this round. What of the rest brought nothing since the last mix, while others wait
+        for a place, loses its own: a neighbor that is gone, or plays dead, holds it for two rounds at most."""
+        taken = self.slots.take()
+        self._mixing = [update.ticket for update in taken]
+        effects: list[Effect] = []
+        is_short = self._is_anybody_waiting()
+        for update in [u for u in self._opening.values() if self._room.has(u)]:
+            if is_short and update.received == update.received_before:
+                self._ledger.of(update.sender).lost += 1
+                effects += [*self._forget(update), Abandon(update.ticket)]
+            update.received_before = update.received
+        return taken, [*effects, *self._grant()]
+
+    def mixed(self) -> list[Effect]:
+        """The Learn that got what was taken is over, and its memory free."""
+        for ticket in self._mixing:
+            self._room.leave(ticket)
+        self._mixing = []
+        return self._grant()
 
     def let_go(self, update: Arriving) -> list[Effect]:
         """A newer update took its place, or its round is over."""
         self._ledger.of(update.sender).superseded += 1
         self._opening.pop(update.ticket, None)
-        return [Release(update.payload)] if update.payload is not None else [Abandon(update.ticket)]
+        self._room.leave(update.ticket)
+        gone = Release(update.payload) if update.payload is not None else Abandon(update.ticket)
+        return [gone, *self._grant()]
 
     def _check_header(self, hop: PeerId, offer: wire.Offer, is_expected: Callable[[PeerId, int], bool]) -> wire.Header:
         header = wire.decode_header(offer.header)
@@ -146,9 +179,38 @@ class Inbox:
     def _is_inline(self, offer: wire.Offer, body: Sized) -> bool:
         return len(offer.digests) == 1 and len(body) == envelope.sealed_length(offer.length, 0) and len(body) <= wire.INLINE_MAX
 
+    def _resumable(self, hop: PeerId, header: wire.Header) -> Arriving | None:
+        """What is here already of this very update, offered again because a link broke."""
+        partial = self.slots.find(hop, header.chunks_digest)
+        if partial is None or not partial.received:
+            return None
+        held = partial.header
+        is_same = (held.step, held.part, held.key_commitment) == (header.step, header.part, header.key_commitment)
+        return partial if is_same else None
+
+    def _resume(self, partial: Arriving, header: wire.Header) -> list[Effect]:
+        """Go on at the missing chunk; the offer before this one counts no more."""
+        self._ledger.of(partial.sender).superseded += 1
+        partial.header, partial.is_resumed = header, True
+        return [self._say_credit(partial)]
+
+    def _grant(self) -> list[Effect]:
+        """Credit the first chunks of whoever gets a place."""
+        effects: list[Effect] = []
+        while self._is_anybody_waiting() and (update := self._room.next(self.slots, self.slots.is_later)) is not None:
+            effects.append(self._credit(update, 0))
+        return effects
+
+    def _is_anybody_waiting(self) -> bool:
+        return not all(update.credited for update in self._opening.values())
+
     def _credit(self, update: Arriving, opened: int) -> Send:
         update.credited = min(opened + CREDIT_CHUNKS, len(update.digests))
-        return Send(update.sender, (wire.encode(wire.Credit(update.header.chunks_digest, update.credited)),))
+        return self._say_credit(update)
+
+    def _say_credit(self, update: Arriving) -> Send:
+        first = update.received if update.is_resumed else 0
+        return Send(update.sender, (wire.encode(wire.Credit(update.header.chunks_digest, update.credited, first)),))
 
     def _is_granted(self, update: Arriving) -> bool:
         return update.credited == len(update.digests)
@@ -161,9 +223,11 @@ class Inbox:
     def _refuse(self, update: Arriving, reason: Reason) -> list[Effect]:
         self._ledger.of(update.sender).rejected += 1
         self._ledger.reasons[update.sender, reason] += 1
-        self._forget(update)
-        return [Abandon(update.ticket), Rejected(reason, update.sender)]
+        granted = self._forget(update)
+        return [Abandon(update.ticket), Rejected(reason, update.sender), *granted]
 
-    def _forget(self, update: Arriving) -> None:
+    def _forget(self, update: Arriving) -> list[Effect]:
         self._opening.pop(update.ticket, None)
         self.slots.remove(update)
+        self._room.leave(update.ticket)
+        return self._grant()

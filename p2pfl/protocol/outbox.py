@@ -118,7 +118,7 @@ class Outbox:
         one was offered."""
         for update in self._updates:
             if update.chunks_digest == credit.chunks_digest and reader in update.next_chunk:
-                first = update.next_chunk[reader]
+                first = min(max(update.next_chunk[reader], credit.first), len(update.chunks))
                 until = max(first, min(credit.upto, len(update.chunks)))
                 update.next_chunk[reader] = until
                 heads = [wire.encode(wire.Chunk(update.chunks_digest, i)) for i in range(first, until)]

@@ -52,6 +52,7 @@ from p2pfl.protocol.ledger import Ledger
 from p2pfl.protocol.neighbors import Neighbors
 from p2pfl.protocol.outbox import Outbox, OwnUpdate
 from p2pfl.protocol.randomness import Choices, Entropy
+from p2pfl.protocol.room import Room
 from p2pfl.protocol.round import Plan, age_weights
 from p2pfl.protocol.wait import Wait
 from p2pfl.protocol.window import ReplayWindow
@@ -84,10 +85,12 @@ class Peer:
         entropy: Entropy,
         restored: bytes | None = None,
         evaluate_every: int = 1,
+        room: int | None = None,
     ) -> None:
         """`members` may change while the peer lives; who is not in it now is a stranger. `restored` is the newest
         `Persist.state` of an earlier life; the learner must have been restored with it. `evaluate_every` is how many rounds lie
-        between evaluations; the first and the last are always evaluated."""
+        between evaluations; the first and the last are always evaluated. `room` is how many long updates of others may take
+        memory at once; None for all that may come."""
         self.own = own
         self.deadline: float | None = None
         self.ledger = Ledger()
@@ -112,7 +115,8 @@ class Peer:
             self._restore(restored)
         self._neighbors = Neighbors()
         self._allowances = Allowances(Allowance())
-        self.inbox = Inbox(own, signer, charter, self._window, self.ledger, self._neighbors)
+        places = Room(room, lambda: len(plan.senders))
+        self.inbox = Inbox(own, signer, charter, self._window, self.ledger, self._neighbors, places)
         self.inbox.slots.advance(self.step)
         self._outbox = Outbox(own, samples, signer, charter, boot, entropy)
         self._tickets = count(1)
@@ -190,6 +194,7 @@ class Peer:
         self._learn, self._failures, self._learned_step = None, 0, event.step
         self.age = self._mixed_age + learn.local_steps
         effects: list[Effect] = [Release(arrived.payload) for arrived in learn.arrived]
+        effects += self.inbox.mixed()
         applied = 0
         for verdict in event.verdicts:
             if verdict.reason is None:
@@ -248,7 +253,8 @@ class Peer:
         if self._rules.mode == "rounds":
             effects += self._go_on_to(self._wait.round_to_join())
         weights, age = self._plan(self.step).weights, self.age
-        taken = self.inbox.slots.take()
+        taken, freed = self.inbox.take()
+        effects += freed
         if self._rules.mode == "async":
             ages = {update.sender: update.header.age for update in taken}
             weights, age = age_weights(self.own, self.age, ages, self._rules.age_cap)
@@ -444,7 +450,7 @@ class Peer:
             raise AssertionError("an answer to a Learn that nobody asked for")
         for arrived in learn.arrived:
             self.ledger.of(arrived.sender).lost += 1
-        return [Release(arrived.payload) for arrived in learn.arrived]
+        return [*(Release(arrived.payload) for arrived in learn.arrived), *self.inbox.mixed()]
 
     # ---- what outlives the process --------------------------------------------------------------------------------------
 

@@ -23,6 +23,8 @@ class Arriving:
     key: bytes
     credited: int = 0  # chunks the sender may have sent
     received: int = 0  # chunks that came, in order
+    received_before: int = -1  # by the time of the last mix
+    is_resumed: bool = False  # over another link than it began on
     payload: Payload | None = None
     whole_at: float = 0.0  # monotonic, when the payload was complete
 
@@ -87,7 +89,7 @@ class Slots:
         whole = (update for update in (pair.current, pair.later) if update is not None and update.payload is not None)
         if header.chunks_digest in (pair.taken, *(update.header.chunks_digest for update in whole)):
             return False
-        if self._is_later(header):
+        if self._belongs_to_later(header):
             held = pair.later
         elif self._is_too_old(header):
             return False
@@ -98,7 +100,7 @@ class Slots:
     def place(self, update: Arriving) -> Arriving | None:
         """Keep an update that there is room for; returns the one it displaced."""
         pair = self._pairs.setdefault(update.sender, Pair())
-        if self._is_later(update.header):
+        if self.is_later(update):
             displaced, pair.later = pair.later, update
         else:
             displaced, pair.current = pair.current, update
@@ -126,7 +128,7 @@ class Slots:
         self.round = round
         displaced = []
         for pair in self._pairs.values():
-            if pair.later is not None and not self._is_later(pair.later.header):
+            if pair.later is not None and not self.is_later(pair.later):
                 if pair.current is not None:
                     displaced.append(pair.current)
                 pair.current, pair.later = pair.later, None
@@ -139,7 +141,11 @@ class Slots:
         """Whether a step is further in the future than `window` rounds."""
         return self._staleness is not None and step > self.round + window
 
-    def _is_later(self, header: Header) -> bool:
+    def is_later(self, update: Arriving) -> bool:
+        """Whether it belongs to a later round."""
+        return self._belongs_to_later(update.header)
+
+    def _belongs_to_later(self, header: Header) -> bool:
         return self._staleness is not None and header.step > self.round
 
     def _is_too_old(self, header: Header) -> bool:

@@ -78,10 +78,11 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """The reader can take the chunks below `upto` of this update."""
+    """The reader can take the chunks below `upto` of this update, and has those below `first` from a link that broke."""
 
     chunks_digest: bytes
     upto: int
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +247,7 @@ FIELDS: dict[type[Any], dict[str, Field]] = {
         "digests": joined(DIGEST_BYTES, CHUNKS_MAX, "digest of each sealed chunk; as many as length / 2^20, rounded up"),
         "readers": wrapped_keys(),
     },
-    Credit: {"chunks_digest": _DIGEST, "upto": whole(CHUNKS_MAX + 1, least=1)},
+    Credit: {"chunks_digest": _DIGEST, "upto": whole(CHUNKS_MAX + 1, least=1), "first": whole(CHUNKS_MAX)},
     Chunk: {"chunks_digest": _DIGEST, "index": whole(CHUNKS_MAX)},
     Bye: {"step": _COUNTER},
     Header: {
