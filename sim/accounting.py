@@ -40,6 +40,7 @@ class SealedChunk(bytes):
 
     plain: bytes
     digest: bytes
+    sealed_as: tuple[bytes, int, bool]  # under which key, at which place, and whether it is the last
 
 
 class AccountedCrypto:
@@ -63,19 +64,15 @@ class AccountedCrypto:
         chunk = effect.chunk
         if not isinstance(chunk, SealedChunk) or chunk.digest != effect.digest:
             return None
-        is_key = chunk.digest == self._digest(effect.key, effect.index, effect.count)
-        return chunk.plain if is_key else None
+        return chunk.plain if chunk.sealed_as == (effect.key, effect.index, effect.index == effect.count - 1) else None
 
     def _seal(self, key: bytes, index: int, count: int, plain: bytes) -> Payload:
-        digest = self._digest(key, index, count)
-        chunk = SealedChunk(plain + digest[: wire.TAG_BYTES])
-        chunk.plain, chunk.digest = plain, digest
-        return Payload(len(chunk), digest, chunk)
-
-    def _digest(self, key: bytes, index: int, count: int) -> bytes:
-        """Names a chunk by its place and key, which is of one update only."""
         is_last = index == count - 1
-        return _tag(self._secret, b"chunk", 32, key, index.to_bytes(8, "big"), bytes([is_last]))
+        # A key is of one update only: with the place it names the chunk.
+        digest = _tag(self._secret, b"chunk", 32, key, index.to_bytes(8, "big"), bytes([is_last]))
+        chunk = SealedChunk(plain + digest[: wire.TAG_BYTES])
+        chunk.plain, chunk.digest, chunk.sealed_as = plain, digest, (key, index, is_last)
+        return Payload(len(chunk), digest, chunk)
 
 
 class AccountedSigner:

@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Callable
 from enum import IntEnum
+from math import inf
 
 Action = Callable[[], None]
 
@@ -30,14 +31,9 @@ class Agenda:
         heapq.heappush(self._heap, (time, priority, self._sequence, action))
         self._sequence += 1
 
-    @property
-    def next_time(self) -> float:
-        """Of the next planned action; now where nothing is planned."""
-        return self._heap[0][0] if self._heap else self.now
-
-    def step(self) -> bool:
-        """Go to the next planned action and do it; False when nothing is planned."""
-        if not self._heap:
+    def step(self, until: float = inf) -> bool:
+        """Go to the next planned action and do it; False when nothing is planned up to this time."""
+        if not self._heap or self._heap[0][0] > until:
             return False
         self.now, _, _, action = heapq.heappop(self._heap)
         self.steps += 1

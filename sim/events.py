@@ -124,7 +124,7 @@ class Federation:
         for host in self.hosts:
             self._next_change(host, world.changes(host.index))
         with rare_collections():
-            while self._is_going_on() and self.agenda.next_time <= until and self.agenda.step():
+            while self._is_going_on() and self.agenda.step(until):
                 self.invariants.stepped()
         self.invariants.check_all()
 

@@ -206,15 +206,17 @@ class Host:
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
-            case Dial(peer):
-                self._federation.link(self, peer)
+            case Open():
+                self._soon(self._opener.opened(effect))
+            case Release() | Rejected():
+                pass  # memory is collected, and the ledger has counted the refusal
             case Send(to, frames, bulk):
                 for message in self._attack.sent(to, frames):
                     self._send(to, message, bulk)
             case Seal():
                 self._soon(self._federation.crypto.sealed(effect))
-            case Open():
-                self._soon(self._opener.opened(effect))
+            case Dial(peer):
+                self._federation.link(self, peer)
             case Abandon(ticket):
                 self._opener.abandon(ticket)
             case Learn():
@@ -232,8 +234,6 @@ class Host:
             case Finished(step):
                 self.has_finished, self.is_on = True, False
                 self._federation.left(self, step)
-            case Release() | Rejected():
-                pass  # memory is collected, and the ledger has counted the refusal
             case _:
                 assert_never(effect)
 

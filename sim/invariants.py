@@ -62,7 +62,7 @@ class _Books:
     age: int = 0
     sent: Counter[PeerId] = field(default_factory=Counter)
     told: Counter[PeerId] = field(default_factory=Counter)  # and not refused early
-    learning: Counter[PeerId] = field(default_factory=Counter)  # in the `Learn` under way
+    learning: list[PeerId] = field(default_factory=list)  # whose updates are in the `Learn` under way
     applied: dict[PeerId, deque[tuple[int, int]]] = field(default_factory=dict)
 
 
@@ -87,13 +87,13 @@ class Invariants:
             self._excused.add(host.index)
         is_refused = False
         if isinstance(event, _ANSWERS):
-            books.learning = Counter()
+            books.learning = []
         for effect in effects:
             if isinstance(effect, Send):
                 if _is_offer(effect.frames):
                     self._check_offer(host, books, effect)
             elif isinstance(effect, Learn):
-                books.learning = Counter([arrived.sender for arrived in effect.arrived])
+                books.learning = [arrived.sender for arrived in effect.arrived]
             elif isinstance(effect, Rejected):
                 is_refused = effect.reason in _EARLY
         if isinstance(event, FrameReceived):
@@ -149,14 +149,14 @@ class Invariants:
         books.age = age
 
     def _check_books(self, host: "Host", books: _Books) -> None:
-        ledger, held = books.peer.ledger, Counter([update.sender for update in books.peer.inbox.slots])
-        for peer, count in held.items():
-            if count > HELD_MAX:
+        ledger, held = books.peer.ledger, [update.sender for update in books.peer.inbox.slots]
+        for peer in held:
+            if (count := held.count(peer)) > HELD_MAX:
                 self._violated(host, f"holds {count} updates of {self._name(peer)}")
         for peer, told in books.told.items():
             counts = ledger.pairs.get(peer, _NOTHING)
             known = counts.applied + counts.rejected + counts.superseded + counts.lost
-            there = held[peer] + books.learning[peer]
+            there = held.count(peer) + books.learning.count(peer)
             if told != known + there:
                 accounts = f"accounts for {known + there}: {counts}, {there} held"
                 self._violated(host, f"was told of {told} updates of {self._name(peer)} and {accounts}")

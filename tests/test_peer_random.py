@@ -238,7 +238,9 @@ class Storm(Ring):
         assert peer.state is not State.LEARNING or stage.learning is not None
         if peer.state is State.WAITING and self.mode == "rounds":
             wait = peer._wait
-            assert wait._awaited == {one for one in wait._named if wait._is_awaited(one)}, "a change of a neighbor was missed"
+            assert wait._awaited == {one for one, neighbor in wait._named.items() if wait._is_awaited(one, neighbor)}, (
+                "a change of a neighbor was missed"
+            )
         for ended in effects:
             if isinstance(ended, RoundEnded) and self.mode == "rounds":
                 # The first wait is for neighbors who are still starting; sealing may add a little to any.

@@ -8,7 +8,7 @@ from math import inf
 
 from p2pfl.protocol.charter import GossipRules
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.neighbors import Neighbors
+from p2pfl.protocol.neighbors import Neighbor, Neighbors
 from p2pfl.protocol.round import Plan, Waits
 from p2pfl.protocol.slots import Slots
 
@@ -29,14 +29,15 @@ class Wait:
         self._began = 0.0
         self._least = 0.0
         self._is_gathering = True  # the first of all: peers start at different times
-        self._named: dict[PeerId, None] = {}  # whom this round receives from, in canonical order
+        self._named: dict[PeerId, Neighbor] = {}  # whom this round receives from, in canonical order
         self._awaited: set[PeerId] = set()
 
     def begin(self, now: float, least: float) -> float:
         """Wait for this round's neighbors from now on, at least so many seconds; returns the deadline."""
         self._began, self._least = now, least
-        self._named = dict.fromkeys(peer for peer in self._plan(self._slots.round).weights if peer != self._own)
-        self._awaited = {peer for peer in self._named if self._is_awaited(peer)}
+        senders = (peer for peer in self._plan(self._slots.round).weights if peer != self._own)
+        self._named = {peer: self._neighbors.of(peer) for peer in senders}
+        self._awaited = {peer for peer, neighbor in self._named.items() if self._is_awaited(peer, neighbor)}
         patience = self._rules.gather_s if self._is_gathering else self._waits.patience()
         return now + max(patience, least)
 
@@ -47,7 +48,8 @@ class Wait:
 
     def look_at(self, peer: PeerId) -> None:
         """Something about this neighbor, or about its update, is not what it was."""
-        if peer in self._named and self._is_awaited(peer):
+        neighbor = self._named.get(peer)
+        if neighbor is not None and self._is_awaited(peer, neighbor):
             self._awaited.add(peer)
         else:
             self._awaited.discard(peer)
@@ -86,9 +88,8 @@ class Wait:
             return round
         return max(round, steps[(len(steps) - 1) // 2])
 
-    def _is_awaited(self, peer: PeerId) -> bool:
+    def _is_awaited(self, peer: PeerId, neighbor: Neighbor) -> bool:
         """Whether this round's update of a neighbor can still come, and is not here."""
-        neighbor = self._neighbors.of(peer)
         update = self._slots.current(peer)
         if update is not None and update.header.step == self._slots.round:
             return update.payload is None and neighbor.is_ready
@@ -99,5 +100,5 @@ class Wait:
     def _is_cut_off(self) -> bool:
         """Whether no neighbor that has not parted can be reached. Links come back; a peer that did not wait for that would
         train alone through all its rounds within seconds."""
-        remaining = [one for peer in self._named if not (one := self._neighbors.of(peer)).is_parted]
+        remaining = [one for one in self._named.values() if not one.is_parted]
         return bool(remaining) and not any(one.is_ready for one in remaining)
