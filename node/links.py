@@ -113,6 +113,15 @@ class Links:
         return self._listener.dropped
 
     @property
+    def muted(self) -> int:
+        """Messages dropped unread, because their sender was muted."""
+        return self._listener.muted
+
+    def mute(self, peer: PeerId, until: float) -> None:
+        """Read nothing of this member until this moment of the loop's clock."""
+        self._listener.mute(peer, until)
+
+    @property
     def dialled(self) -> dict[PeerId, str]:
         """To whom a link is kept, and why there is none now; "" where there is one, or an attempt is under way."""
         return {peer: supervisor.trouble for peer, supervisor in self._supervisors.items()}

@@ -52,6 +52,9 @@ class LinkSet(Protocol):
     def refused(self) -> int: ...
     @property
     def unknown(self) -> int: ...
+    @property
+    def muted(self) -> int: ...
+    def mute(self, peer: PeerId, until: float) -> None: ...
     def dial(self, peer: PeerId) -> None: ...
     def send(self, to: PeerId, frames: tuple[Any, ...], bulk: bool) -> object: ...
 
@@ -150,6 +153,7 @@ class LivePeer:
             "trainer_restarts": self._trainer.restarts,
             "strangers_refused": self._links.refused,
             "messages_unknown": self._links.unknown,
+            "messages_muted": self._links.muted,
             "messages_dropped": sum(self._links.dropped.values()),
         }
 
@@ -177,6 +181,8 @@ class LivePeer:
                 self._persist(effect)
             case Rejected(reason, blame):
                 self._journal.rejected(reason, blame)
+                if reason is Reason.RATE_LIMITED:
+                    self._links.mute(blame, self._peer.allowances.banned_until(blame))
             case RoundEnded():
                 self._round_ended(effect)
             case Finished(step):

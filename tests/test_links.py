@@ -273,6 +273,26 @@ async def test_a_frame_from_a_key_that_is_no_member_any_more_is_dropped_and_coun
     assert (listener.dropped, heard) == (1, [])
 
 
+@on_loop
+async def test_a_muted_member_is_not_read_until_its_time_is_over_and_nobody_else_is_concerned() -> None:
+    async with Network(3) as network:
+        a, b, c = [await network.start(n) for n in range(3)]
+        for end in (a, c):
+            end.links.dial(b.id)
+            assert await end.next() == LinkUp(b.id)
+        b.links.mute(a.id, asyncio.get_running_loop().time() + 0.3)
+        for n in range(5):
+            a.links.send(b.id, (b"%d" % n, bytes(1 << 20)))
+        await is_unharmed(c, b)
+        async with asyncio.timeout(LIMIT_S):
+            while b.links.muted < 5:
+                await is_unharmed(c, b)
+        assert a.id not in b.links.bytes_received
+        await asyncio.sleep(0.3)
+        await is_unharmed(a, b)
+        assert b.links.muted == 5
+
+
 # ---- who comes to our port -----------------------------------------------------------------------------------------------
 
 COMMAND_OF_2_62 = b"\x06" + (1 << 62).to_bytes(8, "big")
