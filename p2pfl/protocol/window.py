@@ -6,13 +6,12 @@ of somebody else.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 WINDOW = 64
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(NamedTuple):
     """Bit k of `mask` is set when sequence number `highest` - k was seen."""
 
     epoch: int
