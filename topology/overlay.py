@@ -10,7 +10,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil, log2
 from typing import Literal, get_args
 
 from topology.errors import TopologyError
@@ -120,10 +119,12 @@ def _fingers(members: tuple[Id, ...], seed: int) -> list[tuple[Id, Id]]:
     places = sorted((_place(seed, 0, member)[0], member) for member in members)
     hashes = [place for place, _ in places]
     edges = _ring(members, seed, 0)
-    for place, member in places:
-        for k in range(1, ceil(log2(len(members))) if len(members) > 1 else 0):
-            at = bisect_left(hashes, (place + (1 << 64 - k)) % (1 << 64)) % len(places)
-            edges.append((member, places[at][1]))
+    for i, (place, member) in enumerate(places):
+        gap = (hashes[(i + 1) % len(places)] - place) % (1 << 64)
+        step = 1 << 63
+        while step > gap > 0:  # nearer ones all fall on the successor
+            edges.append((member, places[bisect_left(hashes, (place + step) % (1 << 64)) % len(places)][1]))
+            step >>= 1
     return edges
 
 
