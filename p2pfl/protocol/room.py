@@ -2,8 +2,8 @@
 
 An update takes its place when its first chunks are credited, and keeps it until it is let go or its mixing is over. While all
 places are taken offers wait, which cost a header each. A free place goes to this round's updates before later ones, then to the
-neighbor that has waited longest since it last got one, then to the oldest offer. Later rounds get only the places that this
-round can't need.
+neighbor that has waited longest since it last got one, then to the oldest offer. Where there is a place for each neighbor, none
+gets a second one that leaves too few for the others; where there are fewer, later rounds get none.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,12 +16,12 @@ class Room:
     """The places of one peer. What is sealed in one short piece rides along with its offer and takes none."""
 
     def __init__(self, places: int | None, senders: Callable[[], int]) -> None:
-        """`places` None: as many as there are updates. `senders` says from how many neighbors a round may receive."""
+        """`places` None: as many as there are updates. `senders` says from how many neighbors this peer may receive."""
         if places is not None and places < 1:
             raise ValueError("a peer without room for one update learns from nobody")
         self._places = places
         self._senders = senders
-        self._taken: set[int] = set()
+        self._taken: dict[int, PeerId] = {}
         self._turns: dict[PeerId, int] = {}
         self._turn = 0
 
@@ -30,22 +30,13 @@ class Room:
 
     def next(self, offered: Iterable[Arriving], is_later: Callable[[Arriving], bool]) -> Arriving | None:
         """Who of them gets a place now, and has it from now on."""
-        if self._places is not None and len(self._taken) >= self._places:
-            return None
-        waiting, later_taken = [], 0
-        for update in offered:
-            if not update.credited:
-                waiting.append(update)
-            elif update.ticket in self._taken and is_later(update):
-                later_taken += 1
-        if self._places is not None and later_taken >= self._places - self._senders():
-            waiting = [update for update in waiting if not is_later(update)]
+        waiting = [u for u in offered if not u.credited and self._may_have_place(u.sender, is_later(u))]
         if not waiting:
             return None
         first = min(waiting, key=lambda update: (is_later(update), self._turns.get(update.sender, 0), update.ticket))
         self._turn += 1
         self._turns[first.sender] = self._turn
-        self._taken.add(first.ticket)
+        self._taken[first.ticket] = first.sender
         return first
 
     def has(self, update: Arriving) -> bool:
@@ -53,4 +44,14 @@ class Room:
 
     def leave(self, ticket: int) -> None:
         """Its place is free, if it had one."""
-        self._taken.discard(ticket)
+        self._taken.pop(ticket, None)
+
+    def _may_have_place(self, sender: PeerId, is_later: bool) -> bool:
+        if self._places is None:
+            return True
+        free = self._places - len(self._taken)
+        if self._places < self._senders():
+            return free > 0 and not is_later
+        holders = set(self._taken.values())
+        reserved = max(0, self._senders() - len(holders))  # one for each neighbor that has none
+        return free > (reserved if sender in holders else 0)
