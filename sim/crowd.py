@@ -20,7 +20,7 @@ from p2pfl.learning.evaluation import measure, measure_together
 from p2pfl.learning.learner import data_of, label_counts
 from p2pfl.learning.local import Stacks, descend, descend_together, no_momentum, why_not_together
 from p2pfl.learning.parameters import Model
-from p2pfl.learning.streams import torch_seed
+from p2pfl.learning.streams import key, of_key, torch_seed
 from p2pfl.learning.task import Task, TaskPeer
 from p2pfl.settings import TrainingSection
 from p2pfl.task_file import blamed
@@ -63,6 +63,7 @@ class Crowd:
         self._tests = [tests[index] for index in self.order] if tests else []
         self._counts = [label_counts(targets, len(model.task.labels)) for _, targets in train]
         self._samples = [len(train[index][1]) for index in self.order]
+        self._keys = [key(seed, index, minibatch.PURPOSE) for index in self.order]
         self._starts = [0, *accumulate(self._samples)]
         self._data = _joined(train, self.order, self._device)
         self.stacks = _first_stacks(model, self.order, training)
@@ -96,7 +97,7 @@ class Crowd:
         found: dict[str, NDArray[np.float64]] = {}
         if common is not None and self._model.task.evaluate is None and self.fallback_reason is None:
             values = {**self.stacks, **self._local}
-            test = common[0].to(self._device), common[1].to(self._device)
+            test = self._there(common)
             blocks = [places[start : start + MEASURED] for start in range(0, len(places), MEASURED)]
 
             def work(model: Model, block: Places) -> dict[str, torch.Tensor]:
@@ -108,7 +109,8 @@ class Crowd:
             return found
         for place in places.tolist():
             with blamed(f"evaluating peer {self.order[place]}"):
-                row = measure(self._model, self._vector(self.stacks, place), _row(self._local, place), self._test(place))
+                test = self._there(self._test(place))
+                row = measure(self._model, self._vector(self.stacks, place), _row(self._local, place), test)
             for name, value in row.items():
                 self._put_column(found, name, np.array([place]), np.array([value]))
         return found
@@ -212,11 +214,12 @@ class Crowd:
     def _batches(self, places: Places, round: int, steps: Sequence[int]) -> Callable[[int, int], Pair]:
         """(peers, step) -> the minibatches of the first so many of `places`, gathered from everybody's rows at once."""
         size = self._training.batch_size
-        drawn = np.zeros((len(places), max(steps), size), dtype=np.int64)
+        drawn = np.zeros((len(places), max(steps) * size), dtype=np.int64)
         for row, place, own in zip(drawn, places.tolist(), steps, strict=True):
-            own_rows = minibatch.indices(self._seed, self.order[place], round, self._samples[place], size, own)
-            np.add(own_rows, self._starts[place], out=row[:own])
-        rows = torch.from_numpy(drawn).to(self._device)
+            count = own * size
+            stream = of_key(self._keys[place], round)
+            np.add(minibatch.drawn(stream, self._samples[place], count), self._starts[place], out=row[:count])
+        rows = torch.from_numpy(drawn).view(len(places), -1, size).to(self._device)
         inputs, targets = self._data
 
         def batch(peers: int, step: int) -> Pair:
@@ -224,6 +227,10 @@ class Crowd:
             return _gathered(inputs, chosen, peers), _gathered(targets, chosen, peers)
 
         return batch
+
+    def _there(self, pair: Pair) -> Pair:
+        """The same where the models are."""
+        return pair[0].to(self._device), pair[1].to(self._device)
 
     def _test(self, place: int) -> Pair:
         return self._model.common_test() or self._tests[place]

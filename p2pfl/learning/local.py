@@ -10,11 +10,13 @@ one peer; a model that draws therefore can't be computed together with others, a
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import functional_call
 
 from p2pfl.learning.data.tensors import Pair
+from p2pfl.learning.gradients import Gradients
 from p2pfl.learning.parameters import Model
 from p2pfl.learning.task import Task
 from p2pfl.settings import TrainingSection
@@ -49,7 +51,7 @@ def descend(
     model.bind(vector, local)
     model.module.train()
     weights, momenta = _trainable(model, vector), _trainable(model, momentum) if training.momentum else []
-    loss_sum, steps = torch.zeros(()), 0
+    loss_sum, steps = torch.zeros((), device=vector.device), 0
     with _seeded(torch_seed):
         for inputs, targets in batches:
             loss = batch_loss(model.task, model.module, inputs, targets)
@@ -76,8 +78,8 @@ def descend_together(
     batches(peers, step): inputs [peers, batch, ...] and targets [peers, batch, ...] of the first so many peers.
     """
     model.module.train()
-    gradient = vmap(grad_and_value(_functional_loss(model), has_aux=True))
-    losses = torch.zeros(len(steps))
+    gradient = _gradients(model)
+    losses = torch.zeros(len(steps), device=model.first.device)
     names = [slot.name for slot in model.layout.slots if slot.trainable]
     for step in range(steps[0] if steps else 0):
         active = sum(count > step for count in steps)
@@ -89,7 +91,7 @@ def descend_together(
         _step(list(weights.values()), [gradients[name] for name in names], moving, training)
         for name, tensor in changed.items():
             others[name].copy_(tensor)
-    return losses / torch.tensor(steps).clamp(min=1)
+    return losses / torch.tensor(steps, device=losses.device).clamp(min=1)
 
 
 def why_not_together(model: Model, batch: Pair, training: TrainingSection) -> str | None:
@@ -119,7 +121,7 @@ def batch_loss(task: Task, module: torch.nn.Module, inputs: torch.Tensor, target
 
 def no_momentum(model: Model, training: TrainingSection) -> torch.Tensor:
     """The momentum to begin with: [D] zeros, or empty where the training has no momentum."""
-    return torch.zeros(model.layout.dimension if training.momentum else 0)
+    return torch.zeros(model.layout.dimension if training.momentum else 0, device=model.first.device)
 
 
 Tensors = list[torch.Tensor] | tuple[torch.Tensor, ...]
@@ -162,6 +164,17 @@ class _Loss(torch.nn.Module):
 
     def forward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return batch_loss(self.task, self.module, inputs, targets)
+
+
+_known: WeakKeyDictionary[Model, Gradients] = WeakKeyDictionary()
+
+
+def _gradients(model: Model) -> Gradients:
+    """One for each model, for as long as there is the model."""
+    found = _known.get(model)
+    if found is None:
+        found = _known[model] = Gradients(_functional_loss(model))
+    return found
 
 
 def _functional_loss(

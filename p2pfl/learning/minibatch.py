@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from p2pfl.learning.streams import philox
 from p2pfl.settings import TrainingSection
 
+PURPOSE = "minibatch"
+"""Of the stream that they are drawn from."""
+
 
 def indices(seed: int, peer_index: int, round: int, samples: int, batch_size: int, steps: int) -> NDArray[np.int64]:
     """Rows [steps, batch_size] of this peer's training set: consecutive permutations of it, cut into full batches.
@@ -15,10 +18,14 @@ def indices(seed: int, peer_index: int, round: int, samples: int, batch_size: in
     A batch may run over the end of one permutation into the next, and fewer samples than a batch simply wrap. Batches are
     always full, so that all peers can be computed as one array.
     """
-    stream = philox(seed, peer_index, "minibatch", round)
-    passes = [stream.permutation(samples) for _ in range(ceil(steps * batch_size / samples))]
-    rows = np.concatenate(passes) if passes else np.empty(0, dtype=np.int64)
-    return rows[: steps * batch_size].reshape(steps, batch_size)
+    return drawn(philox(seed, peer_index, PURPOSE, round), samples, steps * batch_size).reshape(steps, batch_size)
+
+
+def drawn(stream: np.random.Generator, samples: int, count: int) -> NDArray[np.int64]:
+    """The first `count` rows of consecutive permutations of a training set."""
+    if count <= samples:
+        return stream.permutation(samples)[:count]
+    return np.concatenate([stream.permutation(samples) for _ in range(ceil(count / samples))])[:count]
 
 
 def steps_per_round(training: TrainingSection, samples: int) -> int:
