@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sim import Scenario, run
 from sim.batch import BatchOutcome, run_batch
 from sim.events import EventsOutcome, Federation, run_events
 from sim.world import World
@@ -42,6 +43,16 @@ def test_training_on_digits_agrees_to_1e4_in_every_parameter(kind: str) -> None:
     events, batch = both(world(kind, 8, rounds=10))
     assert np.abs(events.parameters - batch.parameters).max() <= 1e-4
     assert np.abs(events.accuracy - batch.accuracy).max() <= 0.01
+
+
+@pytest.mark.parametrize("kind", ["base_k:1", "random_matching", "epidemic:2"])
+def test_what_the_array_would_send_under_a_schedule_is_what_real_peers_send(kind: str) -> None:
+    """Greetings included: on every link that some round names, once."""
+    events, batch = (
+        run(Scenario(topology=kind, peers=8, rounds=6, local_steps=1, engine=engine, alone=False))
+        for engine in ("events", "batch")
+    )
+    assert np.array_equal(events.bytes_sent, batch.bytes_sent)
 
 
 def test_real_peers_agree_exactly_after_one_period_of_base_k_and_not_before() -> None:
