@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +104,31 @@ async def test_a_port_that_is_taken_is_one_line() -> None:
 def test_it_listens_at_loopback_and_can_be_told_no_other_host() -> None:
     assert metrics.HOST == "127.0.0.1"
     assert list(MetricsDoor.start.__annotations__) == ["port", "return"]
+
+
+DOC = Path(__file__).parent.parent / "docs" / "operations.md"
+
+
+def documented() -> str:
+    """The table of all metrics, from the code."""
+    rows = ["| metric | labels | what |", "|---|---|---|"]
+    for family in metrics.families(example(loss=0.5)):
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = dict.fromkeys(label for sample in family.samples for label in sample.labels)
+        rows.append(f"| `{name}` | {', '.join(f'`{label}`' for label in labels)} | {family.documentation} |")
+    return "\n".join(rows)
+
+
+def generated(text: str) -> str:
+    begin, end = "<!-- generated: metrics -->", "<!-- end -->"
+    before, rest = text.split(begin)
+    return before + begin + "\n\n" + documented() + "\n\n" + rest[rest.index(end) :]
+
+
+def test_every_metric_is_in_the_documentation_as_the_code_has_it() -> None:
+    text = DOC.read_text(encoding="utf-8")
+    assert text == generated(text), f"run `python -m {__name__}`"
+
+
+if __name__ == "__main__":
+    DOC.write_text(generated(DOC.read_text(encoding="utf-8")), encoding="utf-8")
