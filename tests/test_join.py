@@ -131,6 +131,14 @@ def test_who_may_not_come_in_is_told_why_and_changes_nothing() -> None:
         assert BOB.id not in roster.members and set(roster.members) <= before
 
 
+def test_the_name_of_somebody_who_was_revoked_is_free_again() -> None:
+    roster = NET.roster(ANN, CAT)
+    mine = NET.invite().redeem(BOB.id, "cat", NOW)
+    assert ask(door(ANN, roster), mine, BOB).reason is Reason.NAME_TAKEN
+    roster.revoke(NET.root.revoke(CAT.id, Cause.STOLEN, NOW).data, NOW)
+    assert ask(door(ANN, roster), mine, BOB).admitted == BOB.id
+
+
 def test_with_a_clock_that_is_off_nobody_is_let_in() -> None:
     roster = NET.roster(ANN)
     assert ask(door(ANN, roster), NET.direct(BOB), BOB, clock=False).reason is Reason.BAD_CLOCK

@@ -11,7 +11,9 @@ from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol import admissions
 from p2pfl.protocol.certificate import Credential, Role
 from p2pfl.protocol.errors import Reason, RejectedFrame
+from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.identity import Identity
+from p2pfl.protocol.record import state
 from p2pfl.protocol.revocation import Cause, Revocation, revoke
 from p2pfl.protocol.roster import Roster
 from p2pfl.protocol.statement import signer
@@ -155,6 +157,15 @@ def test_a_receipt_is_for_one_certificate_while_the_invite_lasts() -> None:
         assert refusal(lambda: show(roster, credential, BOB)) is Reason.BAD_CHAIN  # noqa: B023
 
 
+def test_who_is_no_member_any_more_lets_nobody_in() -> None:
+    later = NOW + 31 * DAY
+    roster = NET.roster(ANN, BOB)
+    roster.learn(NET.direct(BOB, later, serial=2).data, None, later)
+    line = NET.invite(now=later)
+    assert refusal(lambda: show(roster, NET.admitted(line, CAT, by=ANN, now=later), CAT, later)) is Reason.NO_RECEIPT
+    assert show(roster, NET.admitted(line, CAT, by=BOB, now=later), CAT, later)
+
+
 def test_an_invite_used_on_both_sides_of_a_split_is_held_against_both_until_an_issuer_decides() -> None:
     line = NET.invite()
     left, right = NET.roster(ANN, BOB), NET.roster(ANN, BOB)
@@ -241,6 +252,24 @@ def test_one_may_revoke_oneself_the_root_anybody_an_issuer_whom_it_vouched_for()
     assert set(roster.members) == {ANN.id}
 
 
+def test_a_stolen_issuers_key_removes_nobody_by_vouching_for_it_first() -> None:
+    roster = NET.roster(ANN)
+    show(roster, NET.admitted(NET.invite(), BOB, by=ANN), BOB)
+    for person in (ANN, BOB):
+        roster.learn(NET.direct(person, NOW, days=90, by=NET.issuer, serial=99).data, None, NOW)
+        roster.revoke(NET.issuer.revoke(person.id, Cause.EXPELLED, NOW).data, NOW)
+    assert set(roster.members) == {ANN.id, BOB.id}
+
+
+def test_whatever_others_vouch_for_the_roots_word_finds_room() -> None:
+    roster = NET.roster(ANN)
+    for k in range(admissions.CREDENTIALS_MAX):
+        roster.learn(NET.admitted(NET.invite(bytes([k]) * 32), BOB, by=ANN).data, None, NOW)
+    more = NET.admitted(NET.invite(b"9" * 32), BOB, by=ANN)
+    assert refusal(lambda: show(roster, more, BOB)) is Reason.FULL
+    assert show(roster, NET.direct(BOB), BOB)
+
+
 def test_a_revoked_invite_takes_along_whom_it_let_in() -> None:
     line, roster = NET.invite(), NET.roster(ANN)
     show(roster, NET.admitted(line, BOB, by=ANN), BOB)
@@ -314,8 +343,9 @@ def test_a_record_of_a_stranger_of_another_network_or_by_another_is_not_kept() -
     roster = NET.roster(ANN)
     assert refusal(lambda: roster.learn_record(EVE.record(NET.id), NOW)) is Reason.NOT_MEMBER
     assert refusal(lambda: roster.learn_record(ANN.record(bytes(16), 5), NOW)) is Reason.WRONG_NETWORK
-    forgery = replace(EVE, name="eve").record(NET.id, 9, own=replace(EVE.member, id=ANN.id))
-    assert refusal(lambda: roster.learn_record(forgery, NOW)) is Reason.BAD_SIGNATURE
+    for has_left in (False, True):
+        forgery = EVE.record(NET.id, 9, own=replace(EVE.member, id=ANN.id), has_left=has_left)
+        assert refusal(lambda: roster.learn_record(forgery, NOW)) is Reason.BAD_SIGNATURE  # noqa: B023
     with pytest.raises(RejectedFrame):
         roster.learn(NET.direct(BOB).data, ANN.record(NET.id, 5).data, NOW)  # a record of somebody else beside the credential
     assert BOB.id not in roster.members
@@ -366,6 +396,24 @@ def test_a_full_roster_lets_go_of_who_left_and_of_nobody_else(monkeypatch: pytes
         show(roster, NET.direct(Person(f"resident-{k}")), Person(f"resident-{k}"))
     assert refusal(lambda: show(roster, NET.direct(BOB), BOB)) is Reason.FULL
     assert {ANN.id, *(Person(f"resident-{k}").id for k in range(7))} == set(roster.members)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_who_come_and_leave_leave_no_more_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admissions, "MEMBERS_MAX", 16)
+    monkeypatch.setattr("p2pfl.protocol.roster.MEMBERS_MAX", 16)
+    roster = Roster(NET.id, NET.root.key, check=lambda key, context, body, signature: True)
+    show(roster, NET.direct(ANN), ANN)
+    guest, sizes = Person("guest").member, set()
+    for k in range(100_000):
+        own = replace(guest, id=PeerId(k.to_bytes(32, "big")))
+        credential = NET.root.vouch(own.id, "guest", NOW, 30, 1)
+        record = state(lambda context, body: bytes(64), NET.id, own, 1, bytes(16), 0, NOW + k, has_left=True)
+        assert roster.learn(credential.data, record.data, NOW)
+        if k % 1000 == 999:
+            sizes.add(len(roster.to_bytes()))
+    assert len(roster.entries()) == 16 and ANN.id in roster.members
+    assert len(sizes) == 1
 
 
 def test_a_stolen_issuers_key_fills_its_share_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from p2pfl.protocol.statement import Verify
 
 MEMBERS_MAX = 1024  # every node keeps them all in memory, and every one of them may knock
 ISSUED_MAX = 512  # of them by one issuer, whose key may be stolen
-CREDENTIALS_MAX = 4  # of one identity, by different tokens
+CREDENTIALS_MAX = 4  # of one identity, by different keys
 USED_MAX = 16  # kept beyond the uses that an invite has: more does not make it any more used
 REVOCATIONS_MAX = 4096  # by the root, of keys known or not; and as many by all others
 KEPT_S = 7 * DAY_S  # how long after its end a certificate is remembered, and a revocation with it
@@ -41,7 +41,7 @@ class Admissions:
 
     def __init__(self, network: bytes, root: bytes, check: Verify) -> None:
         self._network, self._root, self._check = network, root, check
-        self._credentials: dict[PeerId, dict[bytes, Credential]] = {}
+        self._credentials: dict[PeerId, dict[bytes, Credential]] = {}  # of one peer by `voucher`
         self._uses: defaultdict[bytes, set[PeerId]] = defaultdict(set)  # of a token: whom it let in
         self._let_in: defaultdict[PeerId, set[PeerId]] = defaultdict(set)  # by a member: whom it let in
         self._revocations: dict[tuple[bytes, bytes], Revocation] = {}  # by subject and signer
@@ -131,15 +131,13 @@ class Admissions:
         """Whether it was new. Raises `RejectedFrame`: WRONG_NETWORK, BAD_TTL, BAD_CHAIN, CERT_EXPIRED (too long ago to matter),
         NO_RECEIPT, INVITE_SPENT (more than need be kept to show that it was overused), FULL."""
         known = self._credentials.get(credential.identity, {})
-        old = known.get(credential.token)
+        old = known.get(credential.voucher)
         if old == credential:
             return False
         credential.verify(self._root, self._network, self._check)
         if now >= credential.certificate.not_after + KNOWABLE_S:
             raise RejectedFrame(Reason.CERT_EXPIRED)
-        if credential.invite is not None and (
-            credential.receipt is None or credential.receipt.admitter not in self._credentials
-        ):
+        if credential.invite is not None and not self._is_let_in(credential):
             raise RejectedFrame(Reason.NO_RECEIPT)
         if old is not None and _order(old) >= _order(credential):
             return False
@@ -171,8 +169,8 @@ class Admissions:
 
     def forget(self, peer: PeerId) -> None:
         """Let go of a member's credentials; what was revoked stays so."""
-        for token, credential in self._credentials.pop(peer).items():
-            self._let_go(token, credential)
+        for credential in self._credentials.pop(peer).values():
+            self._let_go(credential)
 
     def expire(self, now: float) -> list[PeerId]:
         """Let go of what ended a week ago, and nobody rests on, with its revocations; returns whom."""
@@ -196,6 +194,11 @@ class Admissions:
         said = [(own, own), (own, self._root), (own, issuer), (issuer, self._root), (credential.token, self._root)]
         return any(key in self._revocations for key in [*said, (credential.token, issuer)])
 
+    def _is_let_in(self, credential: Credential) -> bool:
+        """By somebody who is known, and whose own time was not over: a former member signs no receipts for new invites."""
+        receipt = credential.receipt
+        return receipt is not None and receipt.admitter in self and receipt.admitted_at < self.end(receipt.admitter)
+
     def _held(self, token: bytes) -> set[PeerId]:
         users, most = self._uses.get(token, set()), self._max_uses(token)
         if len(users) <= most:
@@ -217,7 +220,8 @@ class Admissions:
         if invite is not None and len(self._uses.get(invite.token, ())) >= invite.max_uses + USED_MAX:
             raise RejectedFrame(Reason.INVITE_SPENT)
         by_issuer = issuer is not None and known == 0 and self._count_of(issuer.identity) >= ISSUED_MAX
-        if known >= CREDENTIALS_MAX or by_issuer or (known == 0 and len(self) >= MEMBERS_MAX):
+        is_over = known >= CREDENTIALS_MAX and credential.voucher != b""  # nobody fills the place of the root's
+        if is_over or by_issuer or (known == 0 and len(self) >= MEMBERS_MAX):
             raise RejectedFrame(Reason.FULL)
 
     def _check_say(self, revocation: Revocation) -> None:
@@ -239,8 +243,8 @@ class Admissions:
         ended = [one for one in known.values() if now >= one.certificate.not_after]
         if len(known) >= CREDENTIALS_MAX and ended:
             first = min(ended, key=_rank)
-            del known[first.token]
-            self._let_go(first.token, first)
+            del known[first.voucher]
+            self._let_go(first)
         return len(known)
 
     def _forgotten_for(self, revocation: Revocation) -> tuple[bytes, bytes] | None:
@@ -261,16 +265,16 @@ class Admissions:
 
     def _put(self, credential: Credential, old: Credential | None) -> None:
         if old is not None:
-            self._let_go(old.token, old)
-        self._credentials.setdefault(credential.identity, {})[credential.token] = credential
+            self._let_go(old)
+        self._credentials.setdefault(credential.identity, {})[credential.voucher] = credential
         if credential.receipt is not None:
             self._uses[credential.token].add(credential.identity)
             self._let_in[credential.receipt.admitter].add(credential.identity)
 
-    def _let_go(self, token: bytes, credential: Credential) -> None:
+    def _let_go(self, credential: Credential) -> None:
         if credential.receipt is None:
             return
-        peer, admitter = credential.identity, credential.receipt.admitter
+        peer, token, admitter = credential.identity, credential.token, credential.receipt.admitter
         self._uses[token].discard(peer)
         if not self._uses[token]:
             del self._uses[token]
@@ -291,14 +295,14 @@ class Admissions:
         return key in self._uses or self._count_of(key) > 0
 
 
-def _rank(credential: Credential) -> tuple[bool, int, int, bytes]:
-    """Which credential of one peer says the most: one of an authority itself, then the one that lasts longest."""
+def _rank(credential: Credential) -> tuple[bool, bool, int, int, bytes]:
+    """Which credential of one peer says the most: the root's own, then an issuer's, then the one that lasts longest."""
     certificate = credential.certificate
-    return (credential.invite is None, certificate.not_after, certificate.serial, credential.data)
+    return (credential.invite is None, credential.issuer is None, certificate.not_after, certificate.serial, credential.data)
 
 
 def _order(credential: Credential) -> tuple[int, int, int, bytes]:
-    """Which of two credentials of one peer by one token is kept: with an invite, the first admission."""
+    """Which of two credentials of one peer by one key is kept: with an invite, the first admission."""
     admitted_at = credential.receipt.admitted_at if credential.receipt is not None else 0
     certificate = credential.certificate
     return (-admitted_at, certificate.not_after, certificate.serial, credential.data)

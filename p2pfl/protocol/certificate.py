@@ -113,6 +113,11 @@ class Credential:
         return self.invite.token if self.invite is not None else b""
 
     @property
+    def voucher(self) -> bytes:
+        """The key that signed the certificate: a token's or an issuer's; empty for the root's."""
+        return self.token or (self.issuer.identity if self.issuer is not None else b"")
+
+    @property
     def data(self) -> bytes:
         """As it travels. The statements in it are the bytes that came."""
         return pack_values([_FORMAT, *write_fields(self, _PARTS)])

@@ -2,7 +2,6 @@
 the invite lasts."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol import armor
@@ -23,7 +22,7 @@ from p2pfl.protocol.charter import network_id
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.statement import KEY, KEY_BYTES, NAME_MAX, addresses, public_key, signer, text
-from p2pfl.protocol.wire import joined, octets, pack_values, read_fields, unpack_values, write_fields
+from p2pfl.protocol.wire import Field, joined, octets, pack_values, read_fields, unpack_values, write_fields
 
 DOORS_MAX = 3
 _FORMAT = 1
@@ -59,10 +58,10 @@ class InviteLine:
         """What `str` gave. Raises `Failure` with exit code IDENTITY; what it returns is consistent and really from the root."""
         data = armor.from_line("invite", line)
         try:
-            version, *values = unpack_values(data, 1 + len(_FIELDS))
+            version, *values = unpack_values(data, 1 + len(FIELDS))
             if version != _FORMAT:
                 raise RejectedFrame(Reason.VERSION)
-            found = cls(*read_fields(values, _FIELDS))
+            found = cls(*read_fields(values, FIELDS))
             found._check()
         except RejectedFrame as refused:
             message = f"This invite was changed, or made by another program ({refused.reason})."
@@ -70,7 +69,7 @@ class InviteLine:
         return found
 
     def __str__(self) -> str:
-        return armor.to_line("invite", pack_values([_FORMAT, *write_fields(self, _FIELDS)]))
+        return armor.to_line("invite", pack_values([_FORMAT, *write_fields(self, FIELDS)]))
 
     @property
     def network(self) -> bytes:
@@ -126,7 +125,7 @@ def _failure(code: str, message: str, hint: str) -> Failure:
     return Failure(code, message, hint, ExitCode.IDENTITY)
 
 
-_FIELDS: dict[str, Any] = {
+FIELDS: dict[str, Field] = {
     "name": text(NAME_MAX),
     "root": KEY,
     "token_seed": KEY,

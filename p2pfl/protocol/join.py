@@ -172,7 +172,7 @@ class Door:
             raise RejectedFrame(Reason.INVITE_EXPIRED)
         if roster.is_spent(invite, but=shown.identity):
             raise RejectedFrame(Reason.INVITE_SPENT)
-        if set(roster.named(name)) - {shown.identity}:
+        if any(peer != shown.identity and roster.standing(peer) is None for peer in roster.named(name)):
             raise RejectedFrame(Reason.NAME_TAKEN)
         if self._own not in roster.members:
             raise RejectedFrame(Reason.NO_RECEIPT)

@@ -331,7 +331,7 @@ _AT_REST = {
     "network": NETWORK,
     "root": KEY,
     "floor": SECONDS,
-    "credentials": items(MEMBERS_MAX * CREDENTIALS_MAX, CREDENTIAL_MAX, "credentials"),
+    "credentials": items(MEMBERS_MAX * (CREDENTIALS_MAX + 1), CREDENTIAL_MAX, "credentials"),
     "records": items(MEMBERS_MAX, RECORD_MAX, "records"),
     "revocations": items(2 * REVOCATIONS_MAX, REVOCATION_MAX, "revocations"),
 }

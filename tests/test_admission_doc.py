@@ -1,0 +1,107 @@
+"""The tables of docs/admission.md are the code's. `python -m tests.test_admission_doc` writes them anew."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from p2pfl.protocol import admissions, armor, certificate, invite, join, record, roster, signed_charter
+from p2pfl.protocol.authority import REQUEST
+from p2pfl.protocol.revocation import REVOCATION
+from p2pfl.protocol.statement import Form
+from p2pfl.protocol.wire import Field
+
+DOC = Path(__file__).parent.parent / "docs" / "admission.md"
+FORMS: dict[str, Form[Any]] = {
+    "certificate": certificate.CERTIFICATE,
+    "invite": certificate.INVITE,
+    "receipt": certificate.RECEIPT,
+    "record": record.RECORD,
+    "revocation": REVOCATION,
+    "charter": signed_charter.CHARTER,
+    "request": REQUEST,
+}
+BOUNDS = [
+    (admissions, "MEMBERS_MAX", "identities that a roster keeps"),
+    (admissions, "ISSUED_MAX", "of them by one issuer"),
+    (admissions, "CREDENTIALS_MAX", "credentials of one identity beside the root's"),
+    (admissions, "USED_MAX", "uses that are kept beyond those that an invite has"),
+    (admissions, "REVOCATIONS_MAX", "revocations by the root, and as many by all others"),
+    (admissions, "KEPT_S", "seconds for which an ended certificate is remembered"),
+    (admissions, "KNOWABLE_S", "seconds for which it may still show that its holder let others in"),
+    (certificate, "CREDENTIAL_MAX", "bytes of a credential"),
+    (certificate, "BACKDATE_S", "seconds by which certificates and invites are backdated"),
+    (roster, "OVERLAP_S", "seconds for which a replaced transport key is good"),
+    (signed_charter, "GRACE_S", "seconds for which a replaced charter is good"),
+    (join, "REQUEST_BYTES", "bytes to which a question is padded"),
+    (join, "REQUEST_MAX", "bytes of a question at most"),
+    (join, "ENTRIES_MAX", "members in a welcome at most"),
+    (armor, "LINE_MAX", "characters of a line"),
+]
+
+
+def statements() -> str:
+    """Context, length and fields of every statement."""
+    rows = ["| statement | context | at most | field | type | bound |", "|---|---|---|---|---|---|"]
+    for name, form in FORMS.items():
+        context = form.context.rstrip(b"\0").decode()
+        rows += listed(form.fields, (name, f"`{context}`", f"{form.most:,}"))
+    return "\n".join(rows)
+
+
+def messages() -> str:
+    """Kind, message and fields of the join door."""
+    rows = ["| kind | message | field | type | bound |", "|---|---|---|---|---|"]
+    for number, kind in join.KINDS.items():
+        rows += listed(join.FIELDS[kind], (str(number), f"`{kind.__name__}`"))
+    return "\n".join(rows)
+
+
+def invite_line() -> str:
+    """What an invite's line contains."""
+    return "\n".join(["| field | type | bound |", "|---|---|---|", *listed(invite.FIELDS, ())])
+
+
+def bounds() -> str:
+    """What there is of everything."""
+    rows = [f"| `{name}` | {getattr(module, name):,.0f} | {what} |" for module, name, what in BOUNDS]
+    return "\n".join(["| name | value | of |", "|---|---|---|", *rows])
+
+
+def listed(fields: dict[str, Field], first: tuple[str, ...]) -> list[str]:
+    """One row a field; what they share stands in the first one."""
+    shared = [first] + [("",) * len(first)] * (len(fields) - 1)
+    rows = zip(shared, fields.items(), strict=True)
+    return ["| " + " | ".join((*before, f"`{name}`", field.type, field.bound)) + " |" for before, (name, field) in rows]
+
+
+TABLES = {"statements": statements, "messages": messages, "invite line": invite_line, "bounds": bounds}
+
+
+def generated(text: str) -> str:
+    """The page with every table as the code has it."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- generated: {name} -->", "<!-- end -->"
+        before, rest = text.split(begin)
+        text = before + begin + "\n\n" + table() + "\n\n" + rest[rest.index(end) :]
+    return text
+
+
+def test_the_tables_are_the_ones_of_the_code() -> None:
+    text = DOC.read_text(encoding="utf-8")
+    assert text == generated(text), f"run `python -m {__name__}`; it should read:\n{generated(text)}"
+
+
+def test_every_reason_that_the_page_names_exists() -> None:
+    from p2pfl.protocol.errors import ADMISSION, Reason
+
+    text = DOC.read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z]+_[a-z]+|held|full|revoked|version|kind)`", text))
+    known = {reason.value for reason in Reason}
+    fields = {name for form in FORMS.values() for name in form.fields} | set(invite.FIELDS)
+    fields |= {name for kind in join.FIELDS.values() for name in kind}
+    assert named <= known | fields, named - known - fields
+    assert {reason.value for reason in ADMISSION} <= named
+
+
+if __name__ == "__main__":
+    DOC.write_text(generated(DOC.read_text(encoding="utf-8")), encoding="utf-8")
