@@ -21,6 +21,7 @@ _TOTALS = {
     "strangers_refused": "connections of strangers that were refused at the gate",
     "messages_unknown": "messages from nobody who is a member",
     "messages_dropped": "messages not sent, because a link was down or its outbox full",
+    "messages_muted": "messages dropped unread, because their sender said too much",
     "listener_cycles": "times that everybody who had dialled was hung up on, to free memory",
     "journal_failures": "lines of the journal that the disk did not take",
 }

@@ -20,6 +20,7 @@ from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.ledger import PairCounts
 from p2pfl.protocol.peer import Peer, State
 
+ALONE_S = 5.0  # without a neighbor before a node calls itself alone
 FINGERPRINT = 16  # hex digits: enough to compare by eye, far too many to find a second key for
 
 
@@ -32,13 +33,12 @@ class Observation:
         self.trainer: TrainerProcess | None = None
         self.checkpoints: Checkpoints | None = None
         self.listens_at = ""
-        self.alone_since: float | None = None
-        """Wall time since when there has been no neighbor to gossip with."""
         self.is_leaving = False
         self._network = network
         self._own = own
         self._members = members
         self._journal = journal
+        self._without_company: tuple[float, float] | None = None  # monotonic and wall moment
         self._began = time.monotonic()
         self._began_wall = time.time()
 
@@ -48,9 +48,16 @@ class Observation:
             return
         has_company = any(self.peer.neighbors.of(peer).is_ready for peer in self.links.dialled)
         if has_company:
-            self.alone_since = None
-        elif self.alone_since is None:
-            self.alone_since = time.time()
+            self._without_company = None
+        elif self._without_company is None:
+            self._without_company = time.monotonic(), time.time()
+
+    @property
+    def alone_since(self) -> float | None:
+        """Wall time since when there has been no neighbor to gossip with; links that are only being made anew don't count."""
+        if self._without_company is None or time.monotonic() - self._without_company[0] < ALONE_S:
+            return None
+        return self._without_company[1]
 
     @property
     def name(self) -> str:
@@ -100,6 +107,7 @@ class Observation:
             "strangers_refused": links.refused if links else 0,
             "messages_unknown": links.unknown if links else 0,
             "messages_dropped": sum(links.dropped.values()) if links else 0,
+            "messages_muted": links.muted if links else 0,
             "listener_cycles": links.cycles if links else 0,
             "trainer": self._trainer(),
             "checkpoint": self._checkpoint(),

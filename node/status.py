@@ -113,6 +113,8 @@ def _facts(status: Status) -> Iterator[str]:
     yield f"traffic     {sent}B out, {received}B in, {status['messages_dropped']} messages dropped"
     rejected = ", ".join(f"{reason} {count}" for reason, count in status["rejected"].items())
     yield from _wrapped("refused    ", rejected or "nothing")
+    if status["messages_muted"]:
+        yield f"ignored     {status['messages_muted']} messages of who said too much, unread"
     if status["strangers_refused"] or status["listener_cycles"]:
         yield f"strangers   {status['strangers_refused']} turned away; listener cycled {status['listener_cycles']} times"
     if status["journal_failures"]:

@@ -148,6 +148,7 @@ def example(**changes: Any) -> dict[str, Any]:
         "strangers_refused": 3,
         "messages_unknown": 0,
         "messages_dropped": 0,
+        "messages_muted": 7,
         "listener_cycles": 1,
         "trainer": {"pid": 1, "is_up": True, "restarts": 2, "trouble": "", "memory_bytes": 1},
         "checkpoint": {"step": 10, "age_s": 75.0, "failures": 3},
@@ -172,6 +173,7 @@ def test_a_status_says_what_went_wrong_too() -> None:
             "refused     rate_limited 123456",
             "3 turned away; listener cycled 1 times",
             "did not take 1 lines",
+            "ignored     7 messages",
         ),
     ):
         assert said in shown
