@@ -18,9 +18,9 @@ from p2pfl.learning import minibatch
 from p2pfl.learning.data.tensors import Pair
 from p2pfl.learning.evaluation import measure, measure_together
 from p2pfl.learning.learner import data_of, label_counts
-from p2pfl.learning.local import Stacks, descend, descend_together, no_momentum, why_not_together
+from p2pfl.learning.local import Stacks, descend, descend_together, no_momentum, record_familiar, why_not_together
 from p2pfl.learning.parameters import Model
-from p2pfl.learning.streams import key, of_key, torch_seed
+from p2pfl.learning.streams import Streams, key, torch_seed
 from p2pfl.learning.task import Task, TaskPeer
 from p2pfl.settings import TrainingSection
 from p2pfl.task_file import blamed
@@ -89,6 +89,8 @@ class Crowd:
             self._workers.each(
                 lambda model, block: self._train_block(model, block, round, max_abs), np.array_split(places, blocks)
             )
+            for model in self._workers.models:
+                record_familiar(model)
 
     def measured(self, up: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
         """Loss and accuracy of every peer, each [peers] by index; NaN of those who are away."""
@@ -174,7 +176,8 @@ class Crowd:
         groups = self.stacks, self._momenta, self._local
         stacks, momenta, local = (_taken(group, places) for group in groups)
         steps = self._steps[places].tolist()
-        descend_together(model, stacks, momenta, local, self._batches(places, round, steps), steps, self._training)
+        batches = self._batches(places, round, steps)
+        descend_together(model, stacks, momenta, local, batches, steps, self._training, records=False)
         self._check(stacks, places, round, max_abs)
         if not _is_run(places):
             where = torch.from_numpy(places).to(self._device)
@@ -214,11 +217,15 @@ class Crowd:
     def _batches(self, places: Places, round: int, steps: Sequence[int]) -> Callable[[int, int], Pair]:
         """(peers, step) -> the minibatches of the first so many of `places`, gathered from everybody's rows at once."""
         size = self._training.batch_size
+        streams = Streams(round)
         drawn = np.zeros((len(places), max(steps) * size), dtype=np.int64)
         for row, place, own in zip(drawn, places.tolist(), steps, strict=True):
             count = own * size
-            stream = of_key(self._keys[place], round)
-            np.add(minibatch.drawn(stream, self._samples[place], count), self._starts[place], out=row[:count])
+            np.add(
+                minibatch.drawn(streams.of(self._keys[place]), self._samples[place], count),
+                self._starts[place],
+                out=row[:count],
+            )
         rows = torch.from_numpy(drawn).view(len(places), -1, size).to(self._device)
         inputs, targets = self._data
 

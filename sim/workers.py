@@ -24,6 +24,7 @@ class Workers(AbstractContextManager["Workers"]):
 
     def __init__(self, models: Sequence[Model]) -> None:
         self.count = count = len(models)
+        self.models = models
         self._models: SimpleQueue[Model] = SimpleQueue()
         for model in models:
             self._models.put(model)

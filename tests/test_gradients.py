@@ -1,8 +1,8 @@
 """A recorded vmap gives what vmap gives, and is not used where it would not."""
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.func import grad_and_value, vmap
@@ -12,7 +12,9 @@ from p2pfl.learning import gradients
 from p2pfl.learning.gradients import FAMILIAR, KEPT, Gradients, Tensors
 from p2pfl.learning.local import descend_together, no_momentum
 from p2pfl.learning.parameters import Model
-from p2pfl.settings import TrainingSection
+from p2pfl.settings import CodecSection, LimitsSection, TrainingSection
+from sim.batch import run_batch
+from tests.quadratics import quadratic, random_quadratic
 
 CALLS = FAMILIAR + 6
 
@@ -61,6 +63,7 @@ def test_a_recording_gives_bit_for_bit_what_vmap_gives(monkeypatch: pytest.Monke
             arguments = batch(peers, call)
             before = [tensor.clone() for tensor in (*arguments[0].values(), *arguments[1].values())]
             assert same(together(*arguments), expected(*arguments))
+            together.record()
             assert all(map(torch.equal, before, (*arguments[0].values(), *arguments[1].values())))
     assert len(made) == 2
 
@@ -78,6 +81,7 @@ def test_a_task_that_counts_for_itself_is_never_replayed(monkeypatch: pytest.Mon
     for _ in range(CALLS):
         before = calls
         _, (losses, _) = together(*batch(2, 1))
+        together.record()
         reference = loss(*({k: v[0] for k, v in part.items()} for part in batch(2, 1)[:2]), *(x[0] for x in batch(2, 1)[2:]))[0]
         assert calls > before
         assert float(losses[0]) / float(reference) in (pytest.approx(before + 1), pytest.approx(calls))
@@ -89,22 +93,25 @@ def test_shapes_that_come_once_are_not_recorded_and_are_forgotten(monkeypatch: p
     together = Gradients(loss)
     for peers in range(1, 2 * KEPT):
         together(*batch(peers, 0))
+        together.record()
     assert not made
     assert len(together._calls) <= KEPT + 1
 
 
-def test_threads_that_record_do_not_disturb_each_other() -> None:
-    expected = vmap(grad_and_value(loss, has_aux=True))
+def test_blocks_on_threads_are_recorded_when_all_are_done_and_give_the_same_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = recorded(monkeypatch)
+    a, c = random_quadratic(256, 4)
+    task = quadratic(a[:, None], c[:, None])
 
-    def work(seed: int) -> bool:
-        together = Gradients(loss)
-        return all(same(together(*batch(3, seed + call)), expected(*batch(3, seed + call))) for call in range(CALLS))
+    def models(threads: int) -> Any:
+        monkeypatch.setattr("os.cpu_count", lambda: threads)
+        training = TrainingSection(local_steps=3, learning_rate=0.05)
+        return run_batch(task, 256, training, CodecSection(), LimitsSection(), None, 12, 7, evaluate_every=12).parameters
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(work, range(0, 400, 100)))
-    torch.set_num_threads(before)
+    once = models(1)
+    assert len(made) == 1
+    assert np.abs(models(4) - once).max() < 1e-6
+    assert len(made) > 1
 
 
 def test_a_step_on_another_device_makes_nothing_on_the_cpu() -> None:

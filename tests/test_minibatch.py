@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pfl.learning.minibatch import indices, steps_per_round
+from p2pfl.learning.streams import Streams, key, philox
 from p2pfl.settings import TrainingSection
 
 
@@ -49,3 +50,13 @@ def test_weighting_by_samples_scales_the_steps_within_a_cap() -> None:
 def test_weighting_by_samples_counts_a_peers_size_once_under_epochs() -> None:
     training = TrainingSection(batch_size=10, local_epochs=1, weighting="samples", mean_samples=100)
     assert [steps_per_round(training, samples) for samples in (50, 100, 200)] == [5, 10, 20]
+
+
+def test_a_generator_that_is_moved_from_stream_to_stream_draws_what_each_would() -> None:
+    streams = Streams(5)
+    for peer in (3, 1, 3):
+        expected = philox(7, peer, "minibatch", 5)
+        stream = streams.of(key(7, peer, "minibatch"))
+        assert np.array_equal(stream.permutation(9), expected.permutation(9))
+        assert stream.random() == expected.random()
+        assert stream.integers(9, dtype=np.uint32) == expected.integers(9, dtype=np.uint32)

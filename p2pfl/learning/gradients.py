@@ -6,9 +6,7 @@ numbers are the same. What a task decides by anything else, a counter of its own
 therefore one is used only after it gave, on another batch, what vmap gave.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from threading import Condition
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -27,38 +25,44 @@ KEPT = 32  # shapes that are remembered; under churn every round may bring new o
 
 
 class Gradients:
-    """Called with [peers, ...] tensors. One thread at a time may call it, others may call others."""
+    """Called with [peers, ...] tensors, by one thread at a time."""
 
     def __init__(self, loss: Loss) -> None:
         self._vmapped: Callable[..., Found] = vmap(grad_and_value(loss, has_aux=True))
         self._calls: dict[object, int] = {}
+        self._familiar: dict[object, tuple[Any, ...]] = {}
         self._recordings: dict[object, Callable[..., Found]] = {}
+        self._proven: dict[object, Callable[..., Found]] = {}
 
     def __call__(self, weights: Tensors, others: Tensors, inputs: torch.Tensor, targets: torch.Tensor) -> Found:
         shapes = tuple((t.shape, t.stride(), t.dtype) for t in (*weights.values(), *others.values(), inputs, targets))
-        calls = self._calls[shapes] = self._calls.get(shapes, 0) + 1
-        recording = self._recordings.get(shapes)
-        if recording is not None and calls > FAMILIAR + 1:
-            return recording(weights, others, inputs, targets)
+        proven = self._proven.get(shapes)
+        if proven is not None:
+            return proven(weights, others, inputs, targets)
         if len(self._calls) > KEPT:
             self._forget()
-        with _recorder.kept_out():
-            found = self._vmapped(weights, others, inputs, targets)
-        if calls == FAMILIAR:
-            self._recordings[shapes] = self._recorded(weights, others, inputs, targets)
-        elif recording is not None and not _agree(found, recording(weights, others, inputs, targets)):
-            self._recordings[shapes] = self._vmapped_alone
+        calls = self._calls[shapes] = self._calls.get(shapes, 0) + 1
+        found = self._vmapped(weights, others, inputs, targets)
+        recording = self._recordings.pop(shapes, None)
+        if recording is not None:
+            agrees = _agree(found, recording(weights, others, inputs, targets))
+            self._proven[shapes] = recording if agrees else self._vmapped
+        elif calls == FAMILIAR:
+            self._familiar[shapes] = weights, others, inputs, targets
         return found
 
-    def _vmapped_alone(self, *arguments: Any) -> Found:
-        with _recorder.kept_out():
-            return self._vmapped(*arguments)
+    def record(self) -> None:
+        """Record what is familiar. Not while another thread calls any module: torch records by putting itself in place of
+        Module.__call__, for all threads."""
+        while self._familiar:
+            shapes, arguments = self._familiar.popitem()
+            self._recordings[shapes] = self._recorded(*arguments)
 
     def _forget(self) -> None:
         """All but the newest recordings, and how often their shapes came."""
-        kept = list(self._recordings)[-KEPT // 2 :]
-        self._recordings = {shapes: self._recordings[shapes] for shapes in kept}
-        self._calls = {shapes: self._calls[shapes] for shapes in kept}
+        self._proven = dict(list(self._proven.items())[-KEPT // 2 :])
+        self._recordings.clear()
+        self._calls.clear()
 
     def _recorded(self, weights: Tensors, others: Tensors, inputs: torch.Tensor, targets: torch.Tensor) -> Callable[..., Found]:
         moving, fixed = list(weights), list(others)
@@ -71,10 +75,9 @@ class Gradients:
             return [*(gradients[name] for name in moving), losses, *changed.values()]
 
         try:
-            with _recorder.alone():
-                run = make_fx(flat)(*weights.values(), *others.values(), inputs, targets).forward
+            run = make_fx(flat)(*weights.values(), *others.values(), inputs, targets).forward
         except (RuntimeError, TypeError, ValueError, NotImplementedError):  # vmap can run it, and that is enough
-            return self._vmapped_alone
+            return self._vmapped
 
         def replay(weights: Tensors, others: Tensors, inputs: torch.Tensor, targets: torch.Tensor) -> Found:
             gradients = run(*weights.values(), *others.values(), inputs, targets)
@@ -82,43 +85,6 @@ class Gradients:
             return dict(zip(moving, gradients, strict=False)), (rest[0], dict(zip(changing, rest[1:], strict=True)))
 
         return replay
-
-
-class _Recorder:
-    """torch records by putting itself in place of Module.__call__, for all threads: nobody may call a module meanwhile."""
-
-    def __init__(self) -> None:
-        self._turn = Condition()
-        self._calling, self._is_recording = 0, False
-
-    @contextmanager
-    def kept_out(self) -> Iterator[None]:
-        """Nobody records meanwhile."""
-        with self._turn:
-            self._turn.wait_for(lambda: not self._is_recording)
-            self._calling += 1
-        try:
-            yield
-        finally:
-            with self._turn:
-                self._calling -= 1
-                self._turn.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Nobody else calls a module or records meanwhile."""
-        with self._turn:
-            self._turn.wait_for(lambda: not self._is_recording and not self._calling)
-            self._is_recording = True
-        try:
-            yield
-        finally:
-            with self._turn:
-                self._is_recording = False
-                self._turn.notify_all()
-
-
-_recorder = _Recorder()
 
 
 def _agree(one: Found, other: Found) -> bool:

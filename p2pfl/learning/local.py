@@ -70,12 +70,15 @@ def descend_together(
     batches: Callable[[int, int], Pair],
     steps: Sequence[int],
     training: TrainingSection,
+    records: bool = True,
 ) -> torch.Tensor:
     """The same for many peers at once, in place; returns the mean loss over the steps of each, [peers].
 
     stacks, momenta, local: [peers, *shape] per tensor of the vector, per tensor of the vector or none without momentum, and
     per local buffer. steps: of each peer, never increasing, so that those who still train are always the first so many.
     batches(peers, step): inputs [peers, batch, ...] and targets [peers, batch, ...] of the first so many peers.
+    records: whether kernels that are familiar are recorded at the end. Whoever calls modules in other threads meanwhile must
+    not, and calls `record_familiar` when these are done.
     """
     model.module.train()
     gradient = _gradients(model)
@@ -91,7 +94,14 @@ def descend_together(
         _step(list(weights.values()), [gradients[name] for name in names], moving, training)
         for name, tensor in changed.items():
             others[name].copy_(tensor)
+    if records:
+        gradient.record()
     return losses / torch.tensor(steps, device=losses.device).clamp(min=1)
+
+
+def record_familiar(model: Model) -> None:
+    """Record the kernels that `descend_together` has called often, to be replayed. No other thread may call a module now."""
+    _gradients(model).record()
 
 
 def why_not_together(model: Model, batch: Pair, training: TrainingSection) -> str | None:
