@@ -31,6 +31,8 @@ class Journal:
         self, metrics: Path, log: Path, members: Mapping[PeerId, Member], to_parent: Callable[[tuple[Any, ...]], None] | None
     ) -> None:
         self.newest_round: Mapping[str, Any] = {}
+        self.newest_round_at: float | None = None
+        """Monotonic."""
         self.recent: deque[Mapping[str, Any]] = deque(maxlen=RECENT)
         """The newest lines of the log."""
         self.incidents: Counter[str] = Counter()
@@ -46,7 +48,7 @@ class Journal:
 
     def round_ended(self, line: Mapping[str, Any]) -> None:
         """`line` is plain JSON. NaN is not; it becomes null."""
-        self.newest_round = line
+        self.newest_round, self.newest_round_at = line, time.monotonic()
         self._append(self._metrics, {name: None if value != value else value for name, value in line.items()})
         if self._to_parent is not None:
             self._to_parent(("round", dict(line)))

@@ -110,6 +110,8 @@ def families(snapshot: Snapshot) -> Iterator[Any]:
     for name in ("accuracy", "loss"):
         if snapshot[name] is not None:
             yield Gauge(f"p2pfl_{name}", f"{name} after the newest round", snapshot[name])
+    if snapshot["round_age_s"] is not None:
+        yield Gauge("p2pfl_last_round_seconds", "since the newest round ended: what to alert on", snapshot["round_age_s"])
     yield Gauge("p2pfl_uptime_seconds", "since this start", snapshot["uptime_s"])
     yield Gauge("p2pfl_alone", "1 while no neighbor can be reached", float(snapshot["alone_since"] is not None))
     trainer, checkpoint = snapshot["trainer"], snapshot["checkpoint"]

@@ -94,6 +94,7 @@ class Observation:
             "step": self.step,
             "accuracy": _measured(newest, "accuracy"),
             "loss": _measured(newest, "loss"),
+            "round_age_s": _age(self._journal.newest_round_at),
             "alone_since": self.alone_since,
             "listens_at": self.listens_at,
             "keys": _fingerprints(self._own),
@@ -172,9 +173,13 @@ class Observation:
         newest = self.checkpoints.newest_completed if self.checkpoints is not None else None
         return {
             "step": newest[0] if newest else None,
-            "age_s": round(time.monotonic() - newest[1], 3) if newest else None,
+            "age_s": _age(newest[1]) if newest else None,
             "failures": self._journal.incidents["checkpoint_failed"],
         }
+
+
+def _age(moment: float | None) -> float | None:
+    return round(time.monotonic() - moment, 3) if moment is not None else None
 
 
 def _measured(line: Mapping[str, Any], name: str) -> float | None:

@@ -77,7 +77,8 @@ def lines(status: Status) -> list[str]:
 def _head(status: Status) -> Iterator[str]:
     yield f"{plain(status['name'])} in {plain(status['network'])}: {status['state']}, round {status['step']}"[:80]
     measured = [f"{name} {status[name]:.4f}" for name in ("accuracy", "loss") if status[name] is not None]
-    yield "   ".join([*(measured or ["not measured yet"]), f"up {duration(status['uptime_s'])}"])
+    ended = [f"last round ended {duration(status['round_age_s'])} ago"] if status["round_age_s"] is not None else []
+    yield "   ".join([*(measured or ["not measured yet"]), *ended, f"up {duration(status['uptime_s'])}"])
     if status["alone_since"] is not None:
         yield f"alone since {_moment(status['alone_since'])}: no neighbor can be reached; it goes on trying"
     if status["trainer"]["trouble"]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from node.directory import NodeDirectory
-from node.enrolment import enrol, identity_in
+from node.enrolment import enrol, identity_in, passphrase_in
 from p2pfl.failure import ExitCode, Failure
 
 
@@ -80,6 +80,18 @@ def test_a_passphrase_comes_through_a_descriptor(tmp_path: Path) -> None:
     assert identity_in(directory, piped("open sesame\n")).peer_id
     with pytest.raises(Failure, match="passphrase is wrong"):
         identity_in(directory, piped("open barley\n"))
+
+
+def test_a_passphrase_comes_out_of_a_file_that_nobody_else_can_read(tmp_path: Path) -> None:
+    path = tmp_path / "passphrase"
+    path.write_text("open sesame\nand nothing behind the first line\n")
+    path.chmod(0o400)
+    assert passphrase_in(path) == "open sesame"
+    path.chmod(0o440)
+    with pytest.raises(Failure, match=f"chmod 600 {path}"):
+        passphrase_in(path)
+    with pytest.raises(Failure, match="No such file"):
+        passphrase_in(tmp_path / "no")
 
 
 def test_the_boot_epoch_never_comes_twice_whatever_the_clock_says(directory: NodeDirectory) -> None:

@@ -49,6 +49,7 @@ def test_two_nodes_tell_of_each_other_their_books_balance_and_one_leaves_the_oth
     (neighbor,) = seen["neighbors"]
     assert (seen["name"], seen["network"], seen["pid"], seen["members"]) == ("a", "wards", a.pid, 2)
     assert seen["state"] in ("learning", "waiting") and seen["alone_since"] is None
+    assert 0 <= seen["round_age_s"] < 60
     assert 0 < seen["accuracy"] < 1 and seen["loss"] > 0 and seen["step"] >= 3
     assert (neighbor["name"], neighbor["state"], neighbor["trouble"]) == ("b", "ready", "")
     assert abs(neighbor["behind"]) <= 2
@@ -135,6 +136,7 @@ def example(**changes: Any) -> dict[str, Any]:
         "step": 12,
         "accuracy": 0.9,
         "loss": None,
+        "round_age_s": 3.0,
         "alone_since": None,
         "listens_at": "0.0.0.0:7780",
         "keys": {"identity": "0123456789abcdef"},
@@ -167,7 +169,11 @@ def example(**changes: Any) -> dict[str, Any]:
 def test_a_status_says_what_went_wrong_too() -> None:
     shown = "\n".join(lines(example()))
     for said in (
-        *("ward-a in wards: waiting, round 12", "accuracy 0.9000   up 1 d 2 h", "round 10, 1 min 15 s ago; 3 failed"),
+        *(
+            "ward-a in wards: waiting, round 12",
+            "accuracy 0.9000   last round ended 3 s ago   up 1 d 2 h",
+            "round 10, 1 min 15 s ago; 3 failed",
+        ),
         *(
             "up, 2 restarts",
             "refused     rate_limited 123456",
