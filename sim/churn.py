@@ -168,7 +168,9 @@ def read_trace(path: Path, peers: int) -> tuple[tuple[Change, ...], ...]:
             raise refuse(number, f"there is no peer {peer}", f"Peers are 0 to {peers - 1}.")
         if word not in ("up", "down"):
             raise refuse(number, f"{word!r} is neither up nor down")
-        if not (isfinite(time) and time >= last):
+        if not (isfinite(time) and time >= 0):
+            raise refuse(number, f"{row[1].strip()} is no time from 0 on")
+        if time < last:
             raise refuse(number, f"the times are not sorted: {row[1].strip()} after {last:g}")
         if (was_up := found[peer][-1].is_up if found[peer] else word == "down") == (word == "up"):
             raise refuse(number, f"peer {peer} is {'up' if was_up else 'down'} already")

@@ -14,7 +14,7 @@ from p2pfl.failure import Failure
 from sim.engine import one_thread
 from sim.events import Federation
 from sim.host import Host
-from sim.scenario import Scenario
+from sim.scenario import BYTES_MAX, Scenario
 from sim.trace import VERSION, written
 from sim.world import world_of
 
@@ -50,7 +50,7 @@ def replay(trace: Path, until: float) -> Moment:
     """Run it again until this virtual time, or to its end if that is before. A `Failure` where it is not the same run."""
     try:
         with trace.open(encoding="ascii") as lines:
-            scenario = _scenario(trace, next(lines, ""))
+            scenario = _scenario(trace, lines.readline(BYTES_MAX))
             check = _Check(trace, lines)
             with one_thread():
                 federation = Federation(world_of(scenario), None, check.line)

@@ -39,6 +39,7 @@ from sim.network import ComputeSection, NetworkSection
 
 PEERS_MAX = 1_000_000  # ten times the largest run that was ever measured; a larger number is a slip of the hand
 ROUNDS_MAX = 1_000_000
+BYTES_MAX = 1 << 22  # of a scenario's file: a hundred thousand faults
 
 
 class OutputSection(Section):
@@ -217,7 +218,11 @@ def _typed(text: str) -> Any:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        with path.open("rb") as file:
+            data = file.read(BYTES_MAX + 1)
+        if len(data) > BYTES_MAX:
+            raise Failure("bad_scenario", f"{path}: it is over {BYTES_MAX:,} bytes.", "Give the path of a scenario.")
+        return tomllib.loads(data.decode("utf-8-sig"))
     except OSError as error:
         raise Failure("unreadable_scenario", f"{path}: {error.strerror}.", _nearest_file(path)) from None
     except UnicodeDecodeError as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from p2pfl.failure import Failure
@@ -202,6 +203,7 @@ def _graph(scenario: Scenario) -> tuple[Graph, tuple[dict[int, float], ...], Sch
         else:
             arguments = section.model_dump(exclude={"kind", "weights", "seed"})
             seed = scenario.seed if section.seed is None else section.seed
+            _check_size(section.kind, peers=scenario.peers)
             if is_schedule(section.kind):
                 schedule = schedule_from_specification(section.kind, scenario.peers, seed, **arguments)
                 return links(schedule), tuple(schedule.rows(0)), schedule
@@ -209,6 +211,21 @@ def _graph(scenario: Scenario) -> tuple[Graph, tuple[dict[int, float], ...], Sch
         return graph, tuple(neighbor_weights(graph, section.weights)), None
     except TopologyError as error:
         raise Failure(error.code, f"topology: {error.message}", error.hint) from None
+
+
+EDGE_BYTES = 340  # of an edge of a graph and its two weights, measured on 1,200 peers
+
+
+def _check_size(kind: str, peers: int) -> None:
+    """Before a graph is made that memory can't hold. All others have a bounded degree, or one that is asked for."""
+    joined = {"complete": peers, "dumbbell": peers // 2}.get(kind.partition(":")[0].strip().lower(), 0)
+    wanted, free = joined * (peers - 1) // 2 * EDGE_BYTES, psutil.virtual_memory().available
+    if wanted > free:
+        raise Failure(
+            "too_many_peers",
+            f"topology: {kind} of {peers:,} peers takes about {wanted / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free.",
+            "Take fewer peers, or a graph with fewer links, such as random_regular:6.",
+        )
 
 
 def _read(path: Path) -> Graph:

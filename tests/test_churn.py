@@ -141,6 +141,8 @@ def test_the_share_away_in_rounds_is_the_rate_too() -> None:
     ("lines", "says"),
     [
         ("0,2,down\n1,1,down\n", "line 2: the times are not sorted: 1 after 2"),
+        ("0,-1,up\n", "line 1: -1 is no time from 0 on"),
+        ("0,nan,up\n", "line 1: nan is no time from 0 on"),
         ("0,-1,down\n", "line 1"),
         ("7,1,down\n", "line 1: there is no peer 7. Peers are 0 to 1."),
         ("0,1,off\n", "'off' is neither up nor down"),

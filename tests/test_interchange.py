@@ -90,6 +90,11 @@ def header(text: str) -> bytes:
         (".npy", b"", "This is no graph in .npy"),
         (".npy", header("{'descr': '|O', 'fortran_order': False, 'shape': (2, 2)}") + b"cos\nsystem\n", "This is no graph in"),
         (".npy", header("{'descr': '<f8', 'fortran_order': False, 'shape': (99999, 99999)}"), "This is no graph in .npy"),
+        (
+            ".npy",
+            header("{'descr': '<f8', 'fortran_order': False, 'shape': (1, 1)}") + np.array([np.nan]).tobytes(),
+            "a weight is not finite",
+        ),
         (".npy", header("__import__('os')"), "This is no graph in .npy"),
         (".npy", header("{'descr': '|u1', 'fortran_order': False, 'shape': (1, 2)}") + b"ab", "its shape is (1, 2)"),
         (".npy", header("{'descr': '|u1', 'fortran_order': False, 'shape': (0, 0)}"), "peers is 0."),

@@ -143,3 +143,8 @@ def test_who_waits_longer_than_sessions_last_is_said_so_before_the_run() -> None
     notes.clear()
     run(small(churn={"rate": 0.3}, gather_s=0.5), "events", on_note=notes.append)
     assert not any("gather_s" in line for line in notes)
+
+
+def test_a_graph_that_memory_cannot_hold_is_refused_with_the_numbers_before_it_is_made() -> None:
+    with pytest.raises(Failure, match=r"complete of 1,000,000 peers takes about 169,999.8 GB, and [\d.]+ GB are free"):
+        world_of(small(peers=1_000_000, topology="complete", samples_per_peer=1))

@@ -13,6 +13,7 @@ import torch
 from p2pfl import Task
 from p2pfl.failure import ExitCode, Failure
 from sim import Scenario
+from sim.scenario import BYTES_MAX
 from sim.world import world_of
 
 FILE = """
@@ -244,3 +245,10 @@ def test_the_documented_keys_and_defaults_are_those_of_the_code() -> None:
     }
     known = {name: "none" if default is None else json.dumps(default) for name, default in known.items()}
     assert {name: documented.get(name) for name in known} == known
+
+
+def test_a_scenario_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
+    endless = tmp_path / "endless.toml"
+    endless.write_bytes(b"#" * (BYTES_MAX + 1))
+    with pytest.raises(Failure, match="over 4,194,304 bytes"):
+        Scenario.from_toml(endless)

@@ -107,6 +107,8 @@ def _from_adjacency(data: bytes) -> Graph:
     matrix = _array(data)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise _bad(".npy", f"its shape is {matrix.shape}", "Give a square matrix, [n, n].")
+    if not np.isfinite(matrix).all():
+        raise _bad(".npy", "a weight is not finite", "Write it as 0 and 1.")
     joined = matrix != 0
     at_least(1, peers=len(joined))
     directed = not np.array_equal(joined, joined.T)
