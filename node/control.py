@@ -1,4 +1,4 @@
-"""A running node's control door: a unix socket in its folder, at which its own user asks and is answered.
+"""A running node's control socket: a unix socket in its folder, at which its own user asks and is answered.
 
 One request is one line of JSON, `{"ask": NAME, ...}`; one answer is one line, `{"ok": ...}` or `{"error": {...}}`. The folder
 is readable by its owner only, and so is the socket; whoever is another user all the same is hung up on without a word.
@@ -30,7 +30,7 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class Control:
-    """The door. `answers` may grow while it is open."""
+    """`answers` may grow while it is open."""
 
     def __init__(self, path: Path, answers: Answers) -> None:
         self._path = path
@@ -42,16 +42,16 @@ class Control:
         """Open it; a socket that an earlier life left is replaced. The folder's lock must be held. Raises OSError."""
         with suppress(FileNotFoundError):
             self._path.unlink()
-        door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         mask = os.umask(0o177)
         try:
-            _at(self._path, door.bind)
+            _at(self._path, listening.bind)
         except OSError:
-            door.close()
+            listening.close()
             raise
         finally:
             os.umask(mask)
-        self._server = await asyncio.start_unix_server(self._serve, sock=door, limit=REQUEST_MAX, backlog=CALLERS_MAX)
+        self._server = await asyncio.start_unix_server(self._serve, sock=listening, limit=REQUEST_MAX, backlog=CALLERS_MAX)
 
     def close(self) -> None:
         """Whoever still listens reads the end."""

@@ -4,7 +4,7 @@ identity        its secret keys, readable by nobody else
 boot            the boot epoch of its newest start
 checkpoints/    the newest two states of model and peer
 metrics.jsonl   one line a round          log.jsonl   one line an incident; an older file of each with .1 in its name
-control.sock    the control door, while it runs
+control.sock    the control socket, while it runs
 model.safetensors   its model when it ended, as named tensors
 """
 

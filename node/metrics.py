@@ -29,7 +29,7 @@ _FATES = ("sent", "applied", "rejected", "superseded", "lost")
 STATES = ("starting", "learning", "waiting", "alone", "degraded", "parting", "finished", "leaving")
 
 
-class MetricsDoor:
+class MetricsPage:
     """Serves `snapshot()` while it is open."""
 
     def __init__(self, snapshot: Callable[[], Snapshot]) -> None:

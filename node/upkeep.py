@@ -12,13 +12,14 @@ from node.journal import Journal
 from node.limits import DESCRIPTORS, raise_descriptors
 from node.memory import give_back_freed, resident_bytes
 from node.memory_watch import SETTLE_S, MemoryWatch, bound
-from node.metrics import MetricsDoor
+from node.metrics import MetricsPage
 from node.notify import Notifier
 from node.observation import Observation
 from node.pulse import Pulse
 
 PERIOD_S = 0.25  # of looking at memory
 LOOK_EVERY = 4  # periods between two looks at the rest
+STARTING_S = 60  # more that systemd shall wait, from each look on
 
 
 class Upkeep:
@@ -32,7 +33,7 @@ class Upkeep:
         self._journal = journal
         self._leave = leave
         self._control: Control | None = None
-        self._metrics: MetricsDoor | None = None
+        self._metrics: MetricsPage | None = None
         self._memory: MemoryWatch | None = None
         self._trimming: asyncio.TimerHandle | None = None
         self._notifier = Notifier()
@@ -43,10 +44,10 @@ class Upkeep:
             journal.incident("few_descriptors", f"only {descriptors} files can be open, {DESCRIPTORS} are wanted: ulimit -n")
 
     async def open(self, path: Path, metrics_port: int) -> None:
-        """Open the control door; without it a node is hard to look into, and as good as any other. And where a port is given
+        """Open the control socket; without it a node is hard to look into, and as good as any other. And where a port is given
         open the one for Prometheus. Raises `Failure` where that is impossible."""
         if metrics_port:
-            self._metrics = MetricsDoor(self._observation.snapshot)
+            self._metrics = MetricsPage(self._observation.snapshot)
             await self._metrics.start(metrics_port)
         control = Control(path, {"status": lambda _request: self._observation.snapshot(), "leave": self._left})
         try:
@@ -95,10 +96,13 @@ class Upkeep:
         observation.look_for_company()
         if observation.trainer is not None:
             observation.trainer.check(stalled_s)
-        if self._memory is not None and not observation.is_leaving:
-            self._notifier.tell(READY=1, WATCHDOG=1, STATUS=f"{observation.state}, round {observation.step}")
-        else:
-            self._notifier.tell(WATCHDOG=1)
+        status = f"{observation.state}, round {observation.step}"
+        if observation.is_leaving:
+            self._notifier.tell(WATCHDOG=1, STATUS=status)
+        elif self._memory is not None:
+            self._notifier.tell(READY=1, WATCHDOG=1, STATUS=status)
+        else:  # data of one's own may take long to read; how long a trainer may take at most is its watch's to say
+            self._notifier.tell(WATCHDOG=1, EXTEND_TIMEOUT_USEC=STARTING_S * 1_000_000, STATUS=status)
 
     def _cycle(self, held: int) -> None:
         assert self._observation.links is not None

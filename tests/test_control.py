@@ -1,4 +1,4 @@
-"""The control door: the node's own user asks and is answered; nobody and nothing else gets anywhere, or holds up the loop."""
+"""The control socket: the node's own user asks and is answered; nobody and nothing else gets anywhere, or holds up the loop."""
 
 import asyncio
 import json
@@ -37,12 +37,12 @@ def path(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def opened(path: Path) -> AsyncIterator[Control]:
-    door = Control(path, ANSWERS)
-    await door.start()
+    opened_one = Control(path, ANSWERS)
+    await opened_one.start()
     try:
-        yield door
+        yield opened_one
     finally:
-        door.close()
+        opened_one.close()
         await asyncio.sleep(0)  # those who listened hear the end
 
 
@@ -64,7 +64,7 @@ def connected(path: Path) -> socket.socket:
 
 
 async def said(path: Path, words: bytes) -> bytes:
-    """What the door says to these bytes until it hangs up."""
+    """What it says to these bytes until it hangs up."""
 
     def say() -> bytes:
         with connected(path) as caller:
@@ -156,7 +156,7 @@ def test_the_kernel_says_who_calls() -> None:
 
 
 @on_loop
-async def test_the_door_is_the_owners_only_and_replaces_one_that_a_dead_node_left(path: Path) -> None:
+async def test_the_socket_is_the_owners_only_and_replaces_one_that_a_dead_node_left(path: Path) -> None:
     path.touch()
     mask = os.umask(0)
     try:
@@ -169,13 +169,13 @@ async def test_the_door_is_the_owners_only_and_replaces_one_that_a_dead_node_lef
 
 @on_loop
 async def test_who_keeps_the_line_hears_the_end_of_the_node(path: Path) -> None:
-    async with opened(path) as door:
+    async with opened(path) as opened_one:
         caller = Caller(path, LIMIT_S)
         with caller:
             assert await asyncio.to_thread(caller.ask, "echo") == {"ask": "echo"}
             assert not await asyncio.to_thread(caller.wait_for_end, 0.05)
             waiting = asyncio.create_task(asyncio.to_thread(caller.wait_for_end, LIMIT_S))
-            door.close()
+            opened_one.close()
             assert await waiting
 
 

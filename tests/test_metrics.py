@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from node import metrics
-from node.metrics import STATES, MetricsDoor
+from node.metrics import STATES, MetricsPage
 from p2pfl.failure import Failure
 from tests.loopback import on_loop
 from tests.test_node_status import example
@@ -18,12 +18,12 @@ parser = pytest.importorskip("prometheus_client.parser")
 
 @asynccontextmanager
 async def opened() -> AsyncIterator[int]:
-    door = MetricsDoor(lambda: example(step=12))
-    port = await door.start(0)
+    page = MetricsPage(lambda: example(step=12))
+    port = await page.start(0)
     try:
         yield port
     finally:
-        door.close()
+        page.close()
 
 
 async def said(port: int, words: bytes) -> bytes:
@@ -98,12 +98,12 @@ async def test_a_request_without_end_is_hung_up_on(monkeypatch: pytest.MonkeyPat
 async def test_a_port_that_is_taken_is_one_line() -> None:
     async with opened() as port:
         with pytest.raises(Failure, match="Choose another --metrics-port"):
-            await MetricsDoor(example).start(port)
+            await MetricsPage(example).start(port)
 
 
 def test_it_listens_at_loopback_and_can_be_told_no_other_host() -> None:
     assert metrics.HOST == "127.0.0.1"
-    assert list(MetricsDoor.start.__annotations__) == ["port", "return"]
+    assert list(MetricsPage.start.__annotations__) == ["port", "return"]
 
 
 DOC = Path(__file__).parent.parent / "docs" / "operations.md"

@@ -89,7 +89,8 @@ def test_a_node_that_nobody_answers_is_alone_and_can_be_watched_to_its_end_by_pe
             (port,) = _free_ports(1)
             more = ("--metrics-port", str(port))
             a = started("node", "start", "--dir", "a", "--network", "wards.toml", *more, cwd=tmp_path)
-        assert "READY=1" not in systemd.next(), "it is only starting"
+        starting = systemd.next()
+        assert "READY=1" not in starting and "EXTEND_TIMEOUT_USEC=60000000" in starting
         systemd.wait_for("READY=1")
         reached(a, 0)
         seen = until("a", tmp_path, lambda status: status["state"] == "alone")
