@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from p2pfl.protocol import admissions, armor, certificate, invite, join, record, roster, signed_charter
+from p2pfl.protocol import admissions, armor, certificate, invite, join, reconciliation, record, roster, signed_charter
 from p2pfl.protocol.authority import REQUEST
 from p2pfl.protocol.revocation import REVOCATION
 from p2pfl.protocol.statement import Form
@@ -35,6 +35,8 @@ BOUNDS = [
     (join, "REQUEST_BYTES", "bytes to which a question is padded"),
     (join, "REQUEST_MAX", "bytes of a question at most"),
     (join, "ENTRIES_MAX", "members in a welcome at most"),
+    (reconciliation, "PAPERS_BYTES", "bytes of statements in one message of papers"),
+    (reconciliation, "ANSWER_S", "seconds between two answers to one member's inventories, in the long run"),
     (armor, "LINE_MAX", "characters of a line"),
 ]
 
@@ -56,6 +58,14 @@ def messages() -> str:
     return "\n".join(rows)
 
 
+def papers() -> str:
+    """The same of the messages by which members come to know the same."""
+    rows = ["| kind | message | field | type | bound |", "|---|---|---|---|---|"]
+    for number, kind in reconciliation.KINDS.items():
+        rows += listed(reconciliation.FIELDS[kind], (str(number), f"`{kind.__name__}`"))
+    return "\n".join(rows)
+
+
 def invite_line() -> str:
     """What an invite's line contains."""
     return "\n".join(["| field | type | bound |", "|---|---|---|", *listed(invite.FIELDS, ())])
@@ -74,7 +84,7 @@ def listed(fields: dict[str, Field], first: tuple[str, ...]) -> list[str]:
     return ["| " + " | ".join((*before, f"`{name}`", field.type, field.bound)) + " |" for before, (name, field) in rows]
 
 
-TABLES = {"statements": statements, "messages": messages, "invite line": invite_line, "bounds": bounds}
+TABLES = {"statements": statements, "messages": messages, "papers": papers, "invite line": invite_line, "bounds": bounds}
 
 
 def generated(text: str) -> str:
@@ -98,7 +108,7 @@ def test_every_reason_that_the_page_names_exists() -> None:
     named = set(re.findall(r"`([a-z]+_[a-z]+|held|full|revoked|version|kind)`", text))
     known = {reason.value for reason in Reason}
     fields = {name for form in FORMS.values() for name in form.fields} | set(invite.FIELDS)
-    fields |= {name for kind in join.FIELDS.values() for name in kind}
+    fields |= {name for kinds in (join.FIELDS, reconciliation.FIELDS) for kind in kinds.values() for name in kind}
     assert named <= known | fields, named - known - fields
     assert {reason.value for reason in ADMISSION} <= named
 

@@ -231,7 +231,7 @@ def test_a_joiner_believes_no_door_that_cannot_show_the_roots_signature() -> Non
 
 def test_every_flipped_byte_of_a_welcome_is_noticed_or_harmless() -> None:
     """Harmless: the roster's digest, which only says whether gossip has more to bring, and what gossip brings again."""
-    roster, mine = NET.roster(ANN, CAT), NET.invite().redeem(BOB.id, "bob", NOW)
+    roster, mine = NET.roster(ANN), NET.invite().redeem(BOB.id, "bob", NOW)
     visit = ask(door(ANN, roster), mine, BOB)
     assert visit.answer is not None
     honest = joined(visit, mine, BOB)

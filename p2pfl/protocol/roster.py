@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from p2pfl.failure import ExitCode, Failure
-from p2pfl.protocol.admissions import CREDENTIALS_MAX, MEMBERS_MAX, REVOCATIONS_MAX, Admissions, Conflict
+from p2pfl.protocol.admissions import CREDENTIALS_MAX, KEPT_S, MEMBERS_MAX, REVOCATIONS_MAX, Admissions, Conflict
 from p2pfl.protocol.certificate import CREDENTIAL_MAX, DAY_S, Credential, Invite
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.errors import Reason, RejectedFrame
@@ -66,8 +66,8 @@ class Roster:
         return self._put(record if self._is_newer(record) else None)
 
     def learn_all(self, shown: Iterable[tuple[bytes, bytes]], revocations: Iterable[bytes], wall: float) -> int:
-        """Everything that is good of it, in an order in which nobody comes before whoever let it in; returns how much was not.
-        An empty record is none."""
+        """Everything that is good of it, in an order in which nobody comes before whoever let it in; returns how much was bad.
+        What concerns somebody who is not known is left out, and not bad. An empty record is none."""
         waiting, refused = list(shown), 0
         while waiting:
             later = []
@@ -85,9 +85,9 @@ class Roster:
         for revocation in revocations:
             try:
                 self.revoke(revocation, wall)
-            except RejectedFrame:
-                refused += 1
-        return refused + len(waiting)
+            except RejectedFrame as rejected:
+                refused += rejected.reason is not Reason.NOT_MEMBER
+        return refused
 
     def revoke(self, revocation: bytes, wall: float) -> bool:
         """Whether it was new; it counts at once. Raises `RejectedFrame`: what `Admissions.revoke` does, BAD_HEADER, VERSION."""
@@ -240,7 +240,9 @@ class Roster:
             is_new = self._admissions.learn(shown, self._now)
         if is_new:
             self._changed(self._admissions.used_with(shown.identity, shown.token))
-            self._turning = min(self._turning, self._admissions.turning(shown.identity, self._now))
+            is_past = self._now >= self._admissions.end(shown.identity) + KEPT_S  # kept if somebody turns out to rest on it
+            turning = self._now if is_past else self._admissions.turning(shown.identity, self._now)
+            self._turning = min(self._turning, turning)
         return is_new
 
     def _is_newer(self, record: Record) -> bool:
