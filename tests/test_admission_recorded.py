@@ -1,0 +1,40 @@
+"""What version 1 wrote is read by every later program, and what this one writes is still version 1: recorded once, never anew."""
+
+from pathlib import Path
+
+from p2pfl.protocol.authority import ask, credential_line, read_credential, read_request, request_line
+from p2pfl.protocol.charter import GossipRules
+from p2pfl.protocol.invite import InviteLine
+from p2pfl.protocol.record import RECORD
+from p2pfl.protocol.revocation import REVOCATION, Cause
+from p2pfl.protocol.signed_charter import CHARTER
+from p2pfl.protocol.statement import signer
+from tests.admission import NOW, Network, Person
+
+LINES = (Path(__file__).parent / "admission_v1.txt").read_text(encoding="ascii").splitlines()
+RECORDED = dict(line.split(" ") for line in LINES)
+NET, ANN, BOB = Network(), Person("ann"), Person("bob")
+
+
+def test_recorded_statements_are_read_and_are_their_signers() -> None:
+    credential = read_credential(RECORDED["credential"], NET.root.key, NET.id)
+    assert credential.identity == BOB.id and credential.receipt is not None and credential.receipt.admitter == ANN.id
+    assert InviteLine.parse(RECORDED["invite"]).network == NET.id
+    assert read_request(RECORDED["request"]).identity == ANN.id
+    record = RECORD.read(bytes.fromhex(RECORDED["record"]))
+    assert record.is_genuine() and record.neighbors == (BOB.id,) and record.member("ann") == ANN.member
+    revocation = REVOCATION.read(bytes.fromhex(RECORDED["revocation"]))
+    assert revocation.is_genuine() and (revocation.subject, revocation.cause) == (ANN.id, Cause.STOLEN)
+    charter = CHARTER.read(bytes.fromhex(RECORDED["charter"]))
+    charter.verify(NET.root.key, NET.id)
+    assert charter.sections["limits"] == {"max_abs": 1000.0}
+    assert charter.charter(NET.root.key).gossip == GossipRules()
+
+
+def test_what_is_written_now_is_byte_for_byte_what_was_recorded() -> None:
+    admitted = NET.admitted(NET.invite(by=NET.issuer), BOB, by=ANN)
+    assert credential_line(admitted) == RECORDED["credential"]
+    assert str(NET.invite()) == RECORDED["invite"]
+    assert request_line(ask(signer(ANN.identity.sign_seed), ANN.id, "ann", NOW)) == RECORDED["request"]
+    assert ANN.record(NET.id, neighbors=[BOB.id]).data.hex() == RECORDED["record"]
+    assert NET.root.revoke(ANN.id, Cause.STOLEN, NOW).data.hex() == RECORDED["revocation"]
