@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from p2pfl.failure import Failure
 from p2pfl.learning.codec import CODECS
 from p2pfl.learning.minibatch import steps_per_round
+from p2pfl.learning.parameters import Model
 from p2pfl.report.record import Float, Mark, PeerRecord, RunRecord
 from sim.accounting import is_real
 from sim.batch import BatchOutcome, run_batch
@@ -21,19 +22,22 @@ from sim.checkpoint import Checkpoint
 from sim.events import EventsOutcome, run_events
 from sim.link_bytes import LinkBytes, edges_of
 from sim.masks import FAULTS, Masks, masks_of
+from sim.memory import check_models, free_bytes
 from sim.merging import Pushes
 from sim.mixing import Rows
 from sim.result import Result
 from sim.scenario import Scenario
 from sim.trace import header
 from sim.traffic import traffic, update_counts
-from sim.world import OnRound, OnTrace, World, world_of
+from sim.world import OnRound, OnTrace, World, task_of, world_of
 from topology import Schedule
 
 EngineName = Literal["events", "batch"]
 
 EVENTS_PEERS_MAX = 200  # above this `auto` prefers the batched engine, where that can run the scenario
 IMPERFECT = 2_000, "with churn, faults and losses by whole rounds"  # the same, where the engines differ in when it happens
+
+LARGE = 10_000  # from here on it is worth asking whether the models fit into memory before a world is made
 
 CHECKPOINT_EVERY = 10
 
@@ -63,6 +67,9 @@ def run(
     Whatever can't be is a `Failure` before anything runs. `on_note` hears in a line which engine was chosen and what
     begins, `on_round` of every row of the accuracy that is measured, `on_trace` of every event (event engine only).
     """
+    if device == "cpu" and scenario.peers > LARGE:
+        free = free_bytes(torch.device(device))
+        check_models(Model(task_of(scenario), scenario.seed), scenario.peers, scenario.rounds, scenario.training, free)
     world = world_of(scenario)
     chosen = choose(world, engine or scenario.engine, is_traced=on_trace is not None)
     note = on_note or (lambda line: None)

@@ -23,15 +23,24 @@ class Need:
     passing: int
 
 
+def check_models(model: Model, peers: int, rounds: int, training: TrainingSection, free: int) -> None:
+    """A `Failure` where not even the models and measurements of so many peers fit, told before their data and graph are made,
+    which takes minutes for so many."""
+    held = _copies(training) * model.layout.dimension * FLOAT + (rounds + 1) * ROW
+    if peers * held > free:
+        raise _too_many(peers, f"at least {_gigabytes(peers * held)}, {held:,} bytes each for models", free, free // held)
+
+
 def need(model: Model, first: Pair, rounds: int, training: TrainingSection) -> Need:
     """What one peer takes, judged by the data of the first."""
     vector = model.layout.dimension * FLOAT
-    copies = 3 if training.momentum else 2  # the last is of what the run returns
     rows = len(first[1])
     data = sum(tensor.numel() * tensor.element_size() for tensor in first)
     batch = -(-data * training.batch_size // rows)
     # Of a step: gradients, and what the chain rule keeps of them; of every output: its value and its gradient.
-    return Need(copies * vector + data + (rounds + 1) * ROW, 3 * vector + 2 * (batch + _outputs(model, first, training)))
+    return Need(
+        _copies(training) * vector + data + (rounds + 1) * ROW, 3 * vector + 2 * (batch + _outputs(model, first, training))
+    )
 
 
 def at_a_time(peers: int, need: Need, most: int, workers: int, free: int) -> int:
@@ -39,17 +48,26 @@ def at_a_time(peers: int, need: Need, most: int, workers: int, free: int) -> int
     held = peers * need.held
     if held + workers * need.passing > free:
         fits = max(0, (free - workers * need.passing) // need.held)
-        raise Failure(
-            "too_many_peers",
-            f"{peers:,} peers need {_gigabytes(held)}, {need.held:,} bytes each; {_gigabytes(free)} are free.",
-            f"About {fits:,} peers fit. Take fewer, a smaller model or fewer rows." if fits else "Take a smaller model.",
-        )
+        raise _too_many(peers, f"{_gigabytes(held)}, {need.held:,} bytes each", free, fits)
     return max(1, min(most, (free - held) // (2 * workers * need.passing)))
 
 
 def free_bytes(device: torch.device) -> int:
     """Memory that a run may take at this moment."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def _copies(training: TrainingSection) -> int:
+    """Of its vector that every peer has; the last is of what the run returns."""
+    return 3 if training.momentum else 2
+
+
+def _too_many(peers: int, needed: str, free: int, fits: int) -> Failure:
+    return Failure(
+        "too_many_peers",
+        f"{peers:,} peers need {needed}; {_gigabytes(free)} are free.",
+        f"About {fits:,} peers fit. Take fewer, a smaller model or fewer rows." if fits else "Take a smaller model.",
+    )
 
 
 def _outputs(model: Model, first: Pair, training: TrainingSection) -> int:

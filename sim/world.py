@@ -111,7 +111,7 @@ def world_of(scenario: Scenario) -> World:
     """Look up what a scenario names. Whatever can't be is a `Failure` here, before anything runs."""
     peers = scenario.peers
     graph, weights, schedule = _graph(scenario)
-    task = scenario.own_task or resolve(scenario.task, scenario.data, scenario.seed, lambda name: load(scenario.beside(name)))
+    task = task_of(scenario)
     samples, counts = _census(task, peers)
     training = scenario.training
     if training.weighting == "samples" and training.mean_samples is None:
@@ -146,6 +146,11 @@ def world_of(scenario: Scenario) -> World:
     )
     _check_time(world)
     return world
+
+
+def task_of(scenario: Scenario) -> Task:
+    """What is learned."""
+    return scenario.own_task or resolve(scenario.task, scenario.data, scenario.seed, lambda name: load(scenario.beside(name)))
 
 
 def _sample(count: int | None, peers: int, seed: int) -> NDArray[np.bool_]:

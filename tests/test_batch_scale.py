@@ -13,7 +13,7 @@ from p2pfl.failure import Failure
 from p2pfl.learning.parameters import Model
 from p2pfl.learning.tasks import resolve
 from p2pfl.settings import CodecSection, DataSection, LimitsSection, TaskSection, TrainingSection
-from sim import crowd, memory
+from sim import Scenario, crowd, memory, run
 from sim.batch import BatchOutcome, run_batch
 from sim.masks import Masks
 from sim.memory import Need, at_a_time
@@ -121,3 +121,14 @@ def test_a_device_that_is_not_there_is_one_line() -> None:
 def test_a_gpu_computes_what_the_cpu_computes() -> None:
     there, here = batched(digits(), 12, device="cuda"), batched(digits(), 12)
     assert np.abs(there.parameters - here.parameters).max() < 1e-4
+
+
+def test_a_million_peers_whose_models_do_not_fit_are_refused_before_their_graph_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sim.engine.free_bytes", lambda device: 10**9)
+    monkeypatch.setattr("sim.engine.world_of", lambda scenario: pytest.fail("a world was made"))
+    scenario = Scenario(peers=1_000_000, rounds=9, topology="random_regular:4", model="softmax")
+    each = 2 * 650 * 4 + 10 * 24
+    with pytest.raises(Failure, match=rf"^1,000,000 peers need at least 5\.4 GB, {each:,} bytes each for models; 1\.0 GB are"):
+        run(scenario)

@@ -7,9 +7,11 @@ to round. What only torch can draw, such as dropout, is drawn from a generator s
 one peer; a model that draws therefore can't be computed together with others, and `why_not_together` says so.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import neg
 from weakref import WeakKeyDictionary
 
 import torch
@@ -85,7 +87,7 @@ def descend_together(
     losses = torch.zeros(len(steps), device=model.first.device)
     names = [slot.name for slot in model.layout.slots if slot.trainable]
     for step in range(steps[0] if steps else 0):
-        active = sum(count > step for count in steps)
+        active = bisect_left(steps, -step, key=neg)  # the counts never increase
         weights = {name: stacks[name][:active] for name in names}
         others = {name: tensor[:active] for name, tensor in [*stacks.items(), *local.items()] if name not in weights}
         gradients, (loss, changed) = gradient(weights, others, *batches(active, step))
