@@ -34,8 +34,9 @@ class Arena:
         self.fd = fd
         self.slot_bytes = slot_bytes
         self.count = count
-        self._stride = _rounded(slot_bytes)
-        self._view = memoryview(mmap.mmap(fd, self._stride * count))
+        self._stride = _rounded(max(1, slot_bytes))
+        self._map = mmap.mmap(fd, self._stride * count)
+        self._view = memoryview(self._map)
         self._free = list(range(count))
         self._users: Counter[int] = Counter()
 
@@ -44,7 +45,7 @@ class Arena:
         """Of slots with room for an update of `update_bytes`, sealed or not."""
         slot_bytes = sealed_bytes(update_bytes)
         fd = unnamed_file()
-        os.ftruncate(fd, _rounded(slot_bytes) * count)
+        os.ftruncate(fd, _rounded(max(1, slot_bytes)) * count)
         return cls(fd, slot_bytes, count)
 
     def slot(self, index: int) -> Slot:
@@ -74,9 +75,16 @@ class Arena:
         if not self._users[slot.index]:
             heapq.heappush(self._free, slot.index)
 
+    def forget(self, slot: Slot, start: int, end: int) -> None:
+        """Nobody will read these bytes of a slot again before they are written: the system may have their pages."""
+        offset = slot.index * self._stride
+        first, last = _rounded(offset + start), (offset + end) // PAGE_BYTES * PAGE_BYTES
+        if first < last and hasattr(mmap, "MADV_REMOVE"):
+            self._map.madvise(mmap.MADV_REMOVE, first, last - first)
+
 
 def _rounded(size: int) -> int:
-    return max(1, -(-size // PAGE_BYTES)) * PAGE_BYTES
+    return -(-size // PAGE_BYTES) * PAGE_BYTES
 
 
 def unnamed_file() -> int:

@@ -1,8 +1,8 @@
 """The network process of one peer: `python -m node.network FD` reads its `Setup` there and runs until the peer is done.
 
 No torch, numpy or networkx here: it is small, and training never delays it. It ends with its peer; when its owner says so at
-the control door (0); on SIGINT and SIGTERM, with a checkpoint (130 and 143; the second time at once); and when whoever started
-it is gone.
+the control socket (0); on SIGINT and SIGTERM, with a checkpoint (130 and 143; the second time at once); and when whoever
+started it is gone.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from node.links import Links
 from node.live_peer import LivePeer
 from node.observation import Observation
 from node.orders import Answer, Prepare, Ready
+from node.sealing import IN_PLACE_MAX
 from node.setup import Setup, from_fd, take
 from node.trainer_process import TrainerDied, TrainerProcess
 from node.upkeep import Upkeep
@@ -41,6 +42,7 @@ from p2pfl.protocol.randomness import Choices
 from p2pfl.protocol.round import static_plan
 
 BOOT_ID_BYTES = 16
+ARRIVING_BYTES = 128 << 20  # what updates of others may always take; a large model has room for one of each neighbor besides
 STOP = "stop"  # what a parent says to end its node; all that it says
 
 
@@ -143,6 +145,7 @@ class Network:
             Choices(setup.seed, own.id),
             SystemEntropy(),
             newest.state if newest is not None else None,
+            room=_room(setup, ready.update_bytes),
         )
         live = LivePeer(loop, peer, links, trainer, arena, checkpoints, journal, self._directory.model, setup.pace_s)
         stack.callback(live.close)
@@ -205,10 +208,16 @@ def _founders(members: Mapping[PeerId, Member]) -> bytes:
     return hashlib.blake2b(b"".join(sorted(members)), digest_size=32, person=b"p2pfl/founders").digest()
 
 
+def _room(setup: Setup, update_bytes: int) -> int:
+    """How many long updates of others may take memory: one of each neighbor, and more only of a small model."""
+    neighbors = max(1, len(setup.weights) - 1)
+    return max(neighbors, ARRIVING_BYTES // update_bytes)
+
+
 def _slots(setup: Setup) -> int:
     """Of each neighbor two updates waiting, two that they displaced while their chunks were being opened, and one in the Learn
-    under way; of one's own this step's, the step's before while it is being sealed, and a spare."""
-    return 5 * len(setup.weights) + 3
+    under way; of one's own those that hold ciphertext, and the one that is being written, or sealed beside its slot."""
+    return 5 * len(setup.weights) + IN_PLACE_MAX + 1
 
 
 if __name__ == "__main__":

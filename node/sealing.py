@@ -25,10 +25,19 @@ INLINE_BYTES = 64 << 10
 
 THREADS = 2  # each way; more would take the cores from the links and the trainer
 
-IN_PLACE_MAX = 2
-"""Slots that may hold ciphertext: this step's, and the step before's while a slow reader fetches it. A reader that grants
-credit and then reads nothing can hold on to more updates than that; those are sealed beside their slots, so that it holds no
-more than the chunks it was sent."""
+IN_PLACE_MAX = 4
+"""Slots that may hold ciphertext: this step's, the step before's while a slow reader fetches it, and what libzmq has not sent
+of older ones: chunk by chunk, the rest of their memory is given back. A reader that grants credit and then reads nothing can
+hold on to some chunks of more updates than that; those are sealed beside their slots."""
+
+
+@dataclass(slots=True, eq=False)
+class Ciphertext:
+    """A slot that holds some. Chunks are `gone` when nothing refers to them any more, libzmq neither."""
+
+    slot: Slot
+    left: int
+    gone: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -61,7 +70,7 @@ class Sealing:
         self._arena = arena
         self._answer = answer
         self._openings: dict[int, Opening] = {}
-        self.in_place = 0  # slots that hold ciphertext
+        self._ciphertexts: set[Ciphertext] = set()
         self._sealer = ThreadPoolExecutor(THREADS, "seal")
         self._opener = ThreadPoolExecutor(THREADS, "open")
 
@@ -73,8 +82,9 @@ class Sealing:
             self._answer(_sealed_short(effect, slot))
             return
         is_in_place = self.in_place < IN_PLACE_MAX
-        room = self._lend(slot) if is_in_place else slot.view
-        places = list(envelope.places(room, effect.payload.length))
+        places = (
+            self._lent(slot, effect.payload.length) if is_in_place else list(envelope.places(slot.view, effect.payload.length))
+        )
         count = len(places)
         under_way = SealingUnderWay(effect, places, is_in_place, iter(range(count)), [None] * count)
         for _ in range(THREADS):
@@ -105,23 +115,53 @@ class Sealing:
         self._sealer.shutdown(wait=False, cancel_futures=True)
         self._opener.shutdown(wait=False, cancel_futures=True)
 
-    def _lend(self, slot: Slot) -> memoryview:
-        """The slot's memory for as long as anything refers to it, or to a part of it."""
-        self._arena.share(slot)
-        self.in_place += 1
-        lent = (ctypes.c_ubyte * len(slot.view)).from_buffer(slot.view)
-        weakref.finalize(lent, self._in_the_loop, self._gone, slot).atexit = False
-        return memoryview(lent).cast("B")
+    @property
+    def in_place(self) -> int:
+        """How many slots hold ciphertext."""
+        return len(self._ciphertexts)
 
-    def _gone(self, slot: Slot) -> None:
-        self.in_place -= 1
-        self._arena.give_back(slot)
+    def _lent(self, slot: Slot, length: int) -> list[memoryview]:
+        """The places of the chunks, each of which is in use for as long as anything refers to it."""
+        self._arena.share(slot)
+        places = []
+        start = 0
+        ciphertext = Ciphertext(slot, envelope.chunk_count(length))
+        self._ciphertexts.add(ciphertext)
+        for place in envelope.places(slot.view, length):
+            lent = (ctypes.c_ubyte * len(place)).from_buffer(place)
+            gone = (ciphertext, (start, start + len(place)))
+            weakref.finalize(lent, self._in_the_loop, self._gone, gone).atexit = False
+            places.append(memoryview(lent).cast("B"))
+            start += len(place)
+        return places
+
+    def _gone(self, gone: tuple[Ciphertext, tuple[int, int]]) -> None:
+        ciphertext, chunk = gone
+        ciphertext.left -= 1
+        ciphertext.gone.append(chunk)
+        if not ciphertext.left:
+            self._ciphertexts.discard(ciphertext)
+            self._arena.give_back(ciphertext.slot)
+        elif len(ciphertext.gone) == 1:
+            self._loop.call_soon(self._forget_what_is_gone, ciphertext)  # after those that go with it
+
+    def _forget_what_is_gone(self, ciphertext: Ciphertext) -> None:
+        """A slow reader keeps an older update's slot in use, but not all of its memory. Of one that is free all stays, to be
+        used again: fresh pages are dear."""
+        if ciphertext not in self._ciphertexts:
+            return
+        for start, end in ciphertext.gone:
+            self._arena.forget(ciphertext.slot, start, end)
+        ciphertext.gone.clear()
 
     def _sealed_some(self, under_way: SealingUnderWay, future: "Future[None]") -> None:
         future.result()
         under_way.threads -= 1
         if not under_way.threads:
-            self._answer(Sealed(under_way.effect.ticket, tuple(chunk for chunk in under_way.chunks if chunk is not None)))
+            chunks = tuple(chunk for chunk in under_way.chunks if chunk is not None)
+            under_way.places.clear()  # the threads may hold on to what they did for a while
+            under_way.chunks.clear()
+            self._answer(Sealed(under_way.effect.ticket, chunks))
 
     def _opened_some(self, opening: Opening) -> None:
         if opening.is_abandoned:

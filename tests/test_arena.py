@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from node.arena import Arena
+from node.arena import PAGE_BYTES, Arena
 
 
 def test_what_one_process_writes_into_a_slot_another_reads_from_it() -> None:
@@ -64,6 +64,20 @@ def test_a_shared_slot_is_free_when_all_have_given_it_back() -> None:
     arena.give_back(slot)
     with pytest.raises(AssertionError, match="free"):
         arena.share(slot)
+
+
+def test_what_is_forgotten_takes_no_memory_and_what_lies_around_it_is_as_it_was() -> None:
+    arena = Arena.create(update_bytes=10 * PAGE_BYTES, count=2)
+    for index in (0, 1):
+        arena.slot(index).view[:] = b"x" * arena.slot_bytes
+    before = os.fstat(arena.fd).st_blocks
+    arena.forget(arena.slot(1), 100, 4 * PAGE_BYTES)
+    assert (before - os.fstat(arena.fd).st_blocks) * 512 == 3 * PAGE_BYTES
+    assert bytes(arena.slot(0).view) == b"x" * arena.slot_bytes
+    assert bytes(arena.slot(1).view[:100]) == b"x" * 100
+    assert bytes(arena.slot(1).view[4 * PAGE_BYTES :]) == b"x" * (arena.slot_bytes - 4 * PAGE_BYTES)
+    arena.forget(arena.slot(0), 5, 6)  # less than a page: nothing to give
+    assert bytes(arena.slot(0).view) == b"x" * arena.slot_bytes
 
 
 def test_it_has_no_name_on_any_disk() -> None:

@@ -1,6 +1,7 @@
 """Sealing and opening on threads: slots come back, whatever is abandoned."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from threading import Event as Gate
@@ -9,7 +10,7 @@ import pytest
 import zmq
 
 from node import sealing
-from node.arena import Arena, Slot
+from node.arena import PAGE_BYTES, Arena, Slot
 from node.sealing import Sealing
 from node.trainer import place_for_sealing
 from p2pfl.protocol import envelope
@@ -74,7 +75,7 @@ def test_a_long_update_is_sealed_where_it_lies_and_its_slot_is_in_use_until_the_
         assert arena.take().index == 1
         del last
         await asyncio.sleep(0)
-        assert arena.take().index == 0
+        assert (seals.in_place, arena.take().index) == (0, 0)
 
     on_a_loop(scenario)
 
@@ -102,6 +103,22 @@ def test_libzmq_holds_on_to_a_slot_until_it_has_sent_it() -> None:
     on_a_loop(scenario)
 
 
+def test_of_an_older_update_only_the_chunks_that_are_still_held_take_memory() -> None:
+    async def scenario(seals: Sealing, arena: Arena, answers: "asyncio.Queue[Event]") -> None:
+        older = await sealed(seals, arena, answers)
+        held = older.chunks[1]
+        content, before = bytes(held.buffer), os.fstat(arena.fd).st_blocks  # type: ignore[call-overload]
+        del older
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        freed = (before - os.fstat(arena.fd).st_blocks) * 512
+        assert 2 * envelope.CHUNK_BYTES - 4 * PAGE_BYTES < freed <= 2 * envelope.CHUNK_BYTES
+        assert bytes(held.buffer) == content  # type: ignore[call-overload]
+        assert (await sealed(seals, arena, answers)).chunks[1].digest == held.digest
+
+    on_a_loop(scenario)
+
+
 def test_a_reader_that_holds_on_to_everything_can_not_use_up_the_slots() -> None:
     async def scenario(seals: Sealing, arena: Arena, answers: "asyncio.Queue[Event]") -> None:
         held = [await sealed(seals, arena, answers) for _ in range(10)]
@@ -111,7 +128,7 @@ def test_a_reader_that_holds_on_to_everything_can_not_use_up_the_slots() -> None
             assert [envelope.digest(c.buffer) for c in answer.chunks] == [c.digest for c in held[0].chunks]  # type: ignore[arg-type]
         assert arena.take().index == sealing.IN_PLACE_MAX
 
-    on_a_loop(scenario)
+    on_a_loop(scenario, slots=sealing.IN_PLACE_MAX + 1)
 
 
 def test_a_chunk_that_fails_while_later_ones_are_done_gives_its_slot_back_when_it_is_abandoned(
