@@ -49,6 +49,9 @@ class Pair:
     taken: bytes = b""
 
 
+_NONE = Pair()  # of whom nothing came; never written to
+
+
 class Slots:
     """The slots of all neighbors, and the one round that decides which slot an update belongs to."""
 
@@ -76,7 +79,7 @@ class Slots:
 
     def find(self, sender: PeerId, chunks_digest: bytes) -> Arriving | None:
         """The incomplete update of this sender with this content."""
-        pair = self._pairs.get(sender, Pair())
+        pair = self._pairs.get(sender, _NONE)
         for update in (pair.current, pair.later):
             if update is not None and update.payload is None and update.header.chunks_digest == chunks_digest:
                 return update
@@ -85,10 +88,12 @@ class Slots:
     def has_room_for(self, header: Header) -> bool:
         """Whether an update would be kept: not too old, newer than what its slot holds, and no resend of what is whole here or
         was mixed already."""
-        pair = self._pairs.get(PeerId(header.signer), Pair())
-        whole = (update for update in (pair.current, pair.later) if update is not None and update.payload is not None)
-        if header.chunks_digest in (pair.taken, *(update.header.chunks_digest for update in whole)):
+        pair = self._pairs.get(header.signer, _NONE)
+        if header.chunks_digest == pair.taken:
             return False
+        for update in (pair.current, pair.later):
+            if update is not None and update.payload is not None and update.header.chunks_digest == header.chunks_digest:
+                return False
         if self._belongs_to_later(header):
             held = pair.later
         elif self._is_too_old(header):
