@@ -8,6 +8,9 @@ import asyncio
 import select
 import socket
 import struct
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
 import psutil
@@ -16,6 +19,7 @@ import zmq
 from zmq.utils import z85
 
 from tests.loopback import COMMAND_OF_2_GIB, Answer, Imposter, end_of_connection, greeting, on_loop, readable, says
+from tests.proxy import Proxy
 
 pytestmark = pytest.mark.net
 
@@ -100,6 +104,14 @@ def told(monitor: Socket, wanted: int) -> bool:
     return False
 
 
+def events_of(monitor: Socket) -> list[int]:
+    """All that it has to tell by now."""
+    found = []
+    while monitor.poll(0):
+        found.append(struct.unpack("=hi", monitor.recv_multipart()[0])[0])
+    return found
+
+
 # ---- 1, 2: when a client gives up -----------------------------------------------------------------------------------------
 
 
@@ -174,6 +186,50 @@ def test_the_gate_is_asked_once_per_connection_and_never_again(context: "zmq.Con
     assert not asked.poll(0)
 
 
+_AUTHENTICATED = """
+import asyncio, os, zmq, zmq.asyncio
+from zmq.auth.asyncio import AsyncioAuthenticator
+
+class Provider:
+    asked = 0
+    def callback(self, domain, key):
+        self.asked += 1
+        raise LookupError("of the application's making")
+
+async def main():
+    context, provider = zmq.asyncio.Context(), Provider()
+    authenticator = AsyncioAuthenticator(context)
+    authenticator.start()
+    authenticator.configure_curve_callback(domain="test", credentials_provider=provider)
+    router = context.socket(zmq.ROUTER)
+    router.curve_server = True
+    key, router.curve_secretkey = zmq.curve_keypair()
+    router.curve_publickey = key
+    router.zap_domain = b"test"
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    clients = []
+    for wait in ({limit_s}, {never_s}):
+        clients.append(context.socket(zmq.DEALER))
+        clients[-1].curve_publickey, clients[-1].curve_secretkey = zmq.curve_keypair()
+        clients[-1].curve_serverkey = key
+        asked = provider.asked
+        clients[-1].connect(f"tcp://127.0.0.1:{{port}}")
+        over = asyncio.get_running_loop().time() + wait
+        while provider.asked == asked and asyncio.get_running_loop().time() < over:
+            await asyncio.sleep(0.01)
+    print("asked", provider.asked, flush=True)
+    os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+def test_one_exception_in_its_callback_ends_pyzmqs_authenticator_and_nobody_is_asked_about_any_more() -> None:
+    script = _AUTHENTICATED.format(limit_s=LIMIT_MS / 1000, never_s=NEVER_S)
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert said.stdout == "asked 1\n"
+
+
 # ---- 5, 6: sizes -----------------------------------------------------------------------------------------------------------
 
 
@@ -211,6 +267,39 @@ async def test_with_a_size_limit_a_strangers_claim_ends_its_connection_before_an
         router.close(linger=0)
 
 
+def test_without_a_size_limit_a_stranger_fills_our_memory_before_any_handshake(context: "zmq.Context[Socket]") -> None:
+    _, address = server(context, HANDSHAKE_IVL=60_000)
+    assert grown_by(address, greeting(b"CURVE") + COMMAND_OF_2_GIB, bytes(1 << 20), 48) > 32 << 20
+
+
+def test_a_message_that_never_ends_fills_our_memory_whatever_the_limits_are(context: "zmq.Context[Socket]") -> None:
+    """5: the application has received nothing. Under CURVE only a member can do it; hence a watch over memory."""
+    router = context.socket(zmq.ROUTER)
+    _open.append(router)
+    router.maxmsgsize, router.rcvhwm = 1 << 20, 2
+    address = f"127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
+    ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
+    frame = b"\x03" + struct.pack(">Q", 1_000_000) + bytes(1_000_000)  # more to come, each within the limit
+    assert grown_by(address, greeting(b"NULL") + b"\x04" + bytes([len(ready)]) + ready, frame, 48) > 32 << 20
+    assert not router.poll(0)
+
+
+def grown_by(address: str, begin: bytes, piece: bytes, count: int) -> int:
+    """What our own memory grew by, at most, while a stranger said this and then `count` times that."""
+    host, port = address.rsplit(":", 1)
+    process = psutil.Process()
+    before = most = process.memory_info().rss
+    with socket.create_connection((host, int(port)), timeout=LIMIT_MS / 1000) as stranger:
+        stranger.sendall(begin)
+        for _ in range(count):
+            stranger.sendall(piece)
+            most = max(most, process.memory_info().rss)
+        deadline = time.monotonic() + LIMIT_MS / 1000
+        while most - before < (count * len(piece)) * 3 // 4 and time.monotonic() < deadline:
+            most = max(most, process.memory_info().rss)
+    return most - before
+
+
 # ---- 7: identities -----------------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +324,52 @@ def test_a_routing_id_belongs_to_whoever_takes_it_first_and_the_user_id_to_its_k
     assert judge(asked, b"200")
     owner.send(b"never heard")
     assert not router.poll(int(1000 * NEVER_S))
+
+
+def test_with_handover_whoever_takes_a_routing_id_gets_the_answers_meant_for_its_owner(context: "zmq.Context[Socket]") -> None:
+    """So it is never set here, and nothing is ever answered to a routing id."""
+    asked = gate(context)
+    router, address = server(context, ROUTER_HANDOVER=1)
+    owner, thief = context.socket(zmq.DEALER), context.socket(zmq.DEALER)
+    _open.extend((owner, thief))
+    for dealer, keys in ((owner, CLIENT), (thief, OTHER)):
+        dealer.identity = b"owner"
+        keys.on(dealer)
+        dealer.curve_serverkey = SERVER.public
+        dealer.connect(f"tcp://{address}")
+        assert judge(asked, b"200")
+        dealer.send(b"hello")
+        assert router.poll(LIMIT_MS) and router.recv_multipart()[0] == b"owner"
+    router.send_multipart([b"owner", b"for the owner's eyes"])
+    assert thief.poll(LIMIT_MS) and thief.recv() == b"for the owner's eyes"
+    assert not owner.poll(0)
+
+
+# ---- 8: what is on the way when a link dies ----------------------------------------------------------------------------------
+
+
+@on_loop
+async def test_what_was_on_the_way_when_a_connection_broke_is_lost_without_a_word(context: "zmq.Context[Socket]") -> None:
+    """libzmq had taken every one of them; the next arrives as if nothing had been."""
+    router, address = server(context, enforce=False)
+    proxy = Proxy(address)
+    dealer, monitor = client(context, await proxy.start())
+    dealer.send(b"first")
+    await readable(router)
+    assert router.recv_multipart()[1] == b"first"
+    proxy.toward().cut()
+    for n in range(30):
+        dealer.send(b"%d" % n, zmq.NOBLOCK)
+    await asyncio.sleep(NEVER_S / 3)
+    assert proxy.reset() == 1
+    proxy.heal()
+    while zmq.EVENT_DISCONNECTED not in events_of(monitor):
+        await asyncio.sleep(0.01)
+    dealer.send(b"last", zmq.NOBLOCK)
+    await readable(router)
+    assert router.recv_multipart()[1] == b"last"
+    dealer.close()
+    await proxy.stop()
 
 
 # ---- what our links are built of ---------------------------------------------------------------------------------------------
