@@ -4,8 +4,8 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the `p2pfl` command ends with. UNFIT: this machine can't do it, says the doctor. 130 and 143 are Ctrl-C
-    and SIGTERM, with a checkpoint kept."""
+    """What the `p2pfl` command ends with. UNFIT: this machine can't do it, says the doctor. VERSION: another member
+    speaks another version of the protocol. 130 and 143 are Ctrl-C and SIGTERM, with a checkpoint kept."""
 
     OK = 0
     BUG = 1

@@ -1,4 +1,4 @@
-"""What version 1 wrote is read by every later program, and what this one writes is still version 1: recorded once, never anew."""
+"""What version 1 wrote is read by every later program, and what this one writes is the same; recorded once, never anew."""
 
 from pathlib import Path
 

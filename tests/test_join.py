@@ -296,7 +296,18 @@ def test_a_charter_names_no_file_no_code_and_nothing_endless(sections: dict[str,
 
 
 @pytest.mark.parametrize(
-    "settings_", [b"[]", b"{}", b"[" * 2000, b'{"gossip":{}}', b'{"a":{"x":1,"x":2}}', b'{"a":{"x":NaN}}', b"\xff"]
+    "settings_",
+    [
+        b"[]",
+        b"{}",
+        b"[" * 2000,
+        b'{"gossip":{"x":1}}',
+        b'{"gossip":{"floor_s":"1"}}',
+        b'{"gossip":{"rounds":-1}}',
+        b'{"a":{"x":1,"x":2}}',
+        b'{"a":{"x":NaN}}',
+        b"\xff",
+    ],
 )
 def test_settings_that_are_no_settings_are_refused(settings_: bytes) -> None:
     with pytest.raises(RejectedFrame, match="bad_header"):

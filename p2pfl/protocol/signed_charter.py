@@ -155,10 +155,12 @@ def _settings(data: bytes) -> dict[str, Any]:
 
 
 def _rules(section: Mapping[str, Any]) -> GossipRules:
-    """The gossip rules of a section that names each of them. A whole number may stand for one with a point."""
-    require(section.keys() == {one.name for one in fields(GossipRules)})
+    """The gossip rules of a section; those that it does not name are the default ones. A whole number may stand for one with a
+    point."""
+    known = [one for one in fields(GossipRules) if one.name in section]
+    require(len(known) == len(section))
     values: dict[str, Any] = {}
-    for one in fields(GossipRules):
+    for one in known:
         value = section[one.name]
         if one.name == "mode":
             require(value in ("rounds", "async"))
