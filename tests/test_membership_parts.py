@@ -81,21 +81,28 @@ def test_health_stretches_up_to_eight_times_and_comes_back() -> None:
 # ---- rumors and tombstones ----------------------------------------------------------------------------------------------
 
 
-def test_a_rumor_goes_to_each_neighbor_before_it_goes_to_one_twice_and_not_back_to_who_told_it() -> None:
-    rumors = Rumors()
+def test_a_rumor_goes_once_to_each_neighbor_but_not_to_those_who_told_it() -> None:
+    rumors, links = Rumors(), {id_of(1), id_of(2), id_of(3)}
     rumors.add("a", b"first", heard_from=id_of(1))
     rumors.add("b", b"other")
-    assert rumors.take(id_of(1), limit=3) == b"otherfirst"
-    assert rumors.take(id_of(2), limit=3) == b"firstother"
-    assert rumors.take(id_of(2), limit=3) == b"firstother"
+    rumors.heard("b", b"other", id_of(3))
+    assert [rumors.take(id_of(k), links, limit=9) for k in (1, 2, 2, 3)] == [b"other", b"firstother", b"", b"first"]
+    assert not rumors.take(id_of(1), links, limit=9) and len(rumors) == 0
+
+
+def test_a_rumor_is_sent_so_many_times_and_no_more() -> None:
+    rumors, links = Rumors(), {id_of(k) for k in range(20)}
+    rumors.add("a", b"said")
+    assert sum(rumors.take(peer, links, limit=8) == b"said" for peer in sorted(links)) == 8
     assert len(rumors) == 0
 
 
 def test_a_newer_rumor_replaces_the_older() -> None:
     rumors = Rumors()
     rumors.add("a", b"old")
+    rumors.take(id_of(1), {id_of(2)}, limit=9)
     rumors.add("a", b"new")
-    assert rumors.take(id_of(1), limit=1) == b"new" and not rumors.take(id_of(2), limit=1)
+    assert rumors.take(id_of(1), {id_of(2)}, limit=1) == b"new" and not rumors.take(id_of(2), {id_of(2)}, limit=1)
 
 
 def test_rumors_are_bounded_in_all_and_per_message() -> None:
@@ -103,7 +110,7 @@ def test_rumors_are_bounded_in_all_and_per_message() -> None:
     for k in range(RUMORS_MAX + 100):
         rumors.add(k, bytes(600))
     assert len(rumors) == RUMORS_MAX
-    assert len(rumors.take(id_of(1), limit=9, first=bytes(100))) == 100 + 6 * 600
+    assert len(rumors.take(id_of(1), {id_of(1)}, limit=9, first=bytes(100))) == 100 + 6 * 600
 
 
 def test_those_who_left_are_forgotten_before_the_dead_and_the_oldest_first() -> None:

@@ -164,9 +164,13 @@ class Village:
         self._count = 0
         for k in range(count):
             self.build(k)
+        everyone = tuple(sorted(self.houses))
+        acquaintance = FakeRegistry()
+        for peer in everyone:  # what each will say at its first start, so that nobody has news
+            acquaintance.learn(b"member" + peer, record_of(peer, neighbors=self.watch(everyone, peer)).data, WALL)
         for house in self.houses.values():
-            for other in self.houses:
-                house.registry.learn(b"member" + other, record_of(other, epoch=0).data, WALL)
+            house.registry.members.update(acquaintance.members)
+            house.registry.records.update(acquaintance.records)
         for house in list(self.houses.values()):
             self.start(house.peer)
 
@@ -179,12 +183,13 @@ class Village:
         return peer
 
     def join(self, k: int, via: PeerId) -> PeerId:
-        """A newcomer that knows only the member that let it in."""
+        """A newcomer that got the records of a few members from the one that let it in."""
         peer = self.build(k)
-        registry, host = self.houses[peer].registry, self.houses[via]
+        registry, host = self.houses[peer].registry, self.houses[via].registry
         registry.learn(b"member" + peer, None, WALL)
-        registry.learn(b"member" + via, host.registry.records[via].data, WALL)
-        host.registry.learn(b"member" + peer, None, WALL)
+        for known in {via, *sorted(host.members)[:3]}:
+            if known in host.records:
+                registry.learn(b"member" + known, host.records[known].data, WALL)
         self.start(peer)
         return peer
 
@@ -210,6 +215,7 @@ class Village:
             self.watch,
             choices,
             self.instant(peer),
+            bootstrap=tuple(sorted(house.registry.members))[:3],
         )
         self.call(peer, lambda life: life.tick(self.instant(peer)))
         return house.life
@@ -380,13 +386,23 @@ class Village:
             elif ends[1].life is None:
                 self.call(caller, lambda life: life.dial_refused(self.instant(caller), callee))
                 self.at(self.now + REDIAL_S, lambda: self._dial(caller, callee))
-            elif caller in ends[1].registry.members:
+            elif self._knows(callee, caller):
                 ends[0].links.add(callee)
                 ends[1].links.add(caller)
                 self.call(caller, lambda life: life.link_up(self.instant(caller), callee))
                 self.call(callee, lambda life: life.link_up(self.instant(callee), caller))
 
         self.at(self.now + self.chance.uniform(*self.delay) + self.chance.uniform(*self.delay), shake)
+
+    def _knows(self, callee: PeerId, caller: PeerId) -> bool:
+        """Whom it does not know yet shows its credential and its record at the join door."""
+        registry = self.houses[callee].registry
+        if caller not in registry.members:
+            try:
+                registry.learn(b"member" + caller, self.life(caller).record.data, WALL)
+            except RejectedFrame:
+                return False
+        return True
 
     def _watch_link(self, one: PeerId, other: PeerId) -> None:
         """Both ends give a link up that has carried nothing for a while."""

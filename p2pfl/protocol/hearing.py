@@ -80,10 +80,6 @@ class Hearing:
         if records is not None:
             self._post.send(peer, records)
 
-    def known_before(self, record: Record) -> None:
-        """A record that was there when we began."""
-        self._doubles.seen(record)
-
     def forget(self, peer: PeerId) -> None:
         """It is gone."""
         self._doubles.forget(peer)
@@ -98,7 +94,11 @@ class Hearing:
         if not item.credential and peer not in census.registry.records:
             unknown.append(peer)
             return False
+        held = census.held(peer)
+        if held is not None and held.record.boot_id != record.boot_id:
+            self._doubles.seen(held.record)
         if not census.is_news(record):
+            census.rumors.heard(("record", peer), encode_item(item), hop)
             if self._doubles.concerns(record):
                 census.registry.learn_record(record, now.wall)
                 self._alarm(record)
@@ -116,6 +116,7 @@ class Hearing:
         if peer == self._census.own:
             self._against_me(accusation, now, hop)
             return
+        self._census.rumors.heard(("accusation", peer, accusation.accuser), encode_item(accusation), hop)
         version = self._census.version(peer)
         if version is None or accusation.version > version:
             unknown.append(peer)

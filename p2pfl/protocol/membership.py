@@ -77,7 +77,12 @@ class Membership:
         self._health = Health(rules.health_max)
         self._census = Census(own, network, rules, registry, oath, watch)
         self._post = Post(self._census)
-        self._self = SelfStatement(author, self._census, now)
+        for peer in registry.members:
+            record = registry.records.get(peer)
+            if peer != own and record is not None and not record.has_left:
+                self._census.enter(record)
+        neighbors = tuple(watch(tuple(sorted({*self.view.live, own})), own))[:NEIGHBORS_MAX]
+        self._self = SelfStatement(author, self._census, neighbors, now)
         self._hearing = Hearing(self._census, self._self, boot, self._health, self._post)
         self._dialling = Dialling()
         self._watching = Watching(self._census, self._health, self._post, self._dialling, boot.id, choices)
@@ -89,11 +94,6 @@ class Membership:
         self._last: Instant | None = None
         self._view_told = -1
         self.deadline = now.monotonic
-        for peer in sorted(registry.members):
-            record = registry.records.get(peer)
-            if peer != own and record is not None and not record.has_left:
-                self._census.enter(record)
-                self._hearing.known_before(record)
 
     @property
     def view(self) -> View:
@@ -302,10 +302,11 @@ class Membership:
             self._post.send(linked[self._choices.below(len(linked))], push_pull.digests(self._census))
 
     def _look_for_the_lost(self, now: float) -> None:
-        members = self._registry.members
-        lost = {*self._census.tombstones.dead, *(peer for peer in self._bootstrap if peer not in self.view)} - {self.own}
-        awaited = sorted(peer for peer in lost if peer in members)
-        target = self._healing.target(now, awaited, len(self.view) - 1, self._alone_since is not None)
+        """The dead, and those we began with even if they left: they may be back. Without any link, everybody."""
+        members, is_alone = self._registry.members, self._alone_since is not None
+        lost = {*self._census.tombstones.dead, *(members if is_alone else self._bootstrap)}
+        awaited = sorted(peer for peer in lost if peer in members and peer not in self.view)
+        target = self._healing.target(now, awaited, len(self.view) - 1, is_alone)
         if target is not None:
             self._dialling.borrow(target, now + self._rules.reconnect_patience_s)
 

@@ -1,5 +1,7 @@
 """What membership sends: collected here, with the rumors that ride along and the limit of what one neighbor may pull."""
 
+from collections.abc import Collection
+
 from p2pfl.protocol import gossip_wire
 from p2pfl.protocol.bucket import Buckets
 from p2pfl.protocol.census import Census
@@ -43,11 +45,10 @@ class Post:
             raise RejectedFrame(Reason.RATE_LIMITED, hop)
         self._effects.append(Send(hop, (frame,)))
 
-    def riding(self, to: PeerId, links: int) -> bytes:
+    def riding(self, to: PeerId, links: Collection[PeerId]) -> bytes:
         """The rumors for this neighbor. A suspect hears first what it is accused of (Lifeguard, L3)."""
         known = self._census.view.get(to)
         first = b""
         if known is not None and known.standing.accusations:
             first = gossip_wire.encode_item(known.standing.accusations[0])
-        limit = max(links, self._census.rules.retransmissions(len(self._census.view)))
-        return self._census.rumors.take(to, limit, first)
+        return self._census.rumors.take(to, links, self._census.rules.retransmissions(len(self._census.view)), first)

@@ -14,9 +14,8 @@ Author = Callable[[int, tuple[PeerId, ...], bool, float], Record]
 class SelfStatement:
     """One's own record. Its incarnation only grows."""
 
-    def __init__(self, author: Author, census: Census, now: Instant) -> None:
-        self._author, self._census = author, census
-        self._neighbors: tuple[PeerId, ...] = ()
+    def __init__(self, author: Author, census: Census, neighbors: tuple[PeerId, ...], now: Instant) -> None:
+        self._author, self._census, self._neighbors = author, census, neighbors
         self._stated_at = now.monotonic
         self._refutes = False
         self.due = float("inf")

@@ -135,4 +135,4 @@ class Watching:
                 self._post.add(effect)
 
     def _riding(self, to: PeerId) -> bytes:
-        return self._post.riding(to, len(self._dialling.links))
+        return self._post.riding(to, self._dialling.links)
