@@ -44,6 +44,7 @@ def run(
     ] = None,
     checkpoint_every: Annotated[int, typer.Option(metavar="ROUNDS", min=1, help="How often, with --resume.")] = 10,
     svg: Annotated[bool, typer.Option("--svg", help="Write the graph and every curve as SVG too, for a paper.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the curves for TensorBoard too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run a scenario; writes result.json, metrics.csv and report.html."""
@@ -53,7 +54,10 @@ def run(
     from sim.output import run_folder
     from sim.progress import progress
     from sim.scenario import Scenario
+    from sim.tensorboard import require
 
+    if tensorboard:
+        require()
     overrides = list(set_ or [])
     overrides += [f"engine={engine}"] if engine is not None else []
     overrides += [f"seed={seed}"] if seed is not None else []
@@ -78,7 +82,7 @@ def run(
             raise
         except Violation as violation:
             raise violation.repeated_by(shlex.join(["p2pfl", *sys.argv[1:]])) from None
-        written = folder.write(result.record, with_svg=svg)
+        written = folder.write(result.record, with_svg=svg, with_tensorboard=tensorboard)
     if as_json:
         print(_json(result, written))
     else:

@@ -16,6 +16,7 @@ from p2pfl.report.record import RunRecord
 from p2pfl.report.record_json import metrics_csv, to_json
 from p2pfl.report.summary import summary
 from p2pfl.report.svg import pictures
+from sim import tensorboard
 from sim.trace import written
 from sim.world import OnTrace
 
@@ -42,14 +43,17 @@ class RunFolder:
 
         return write
 
-    def write(self, record: RunRecord, with_svg: bool = False) -> Path:
-        """Write result.json, metrics.csv, report.html and, if wanted, its pictures; give the folder its name, return that."""
+    def write(self, record: RunRecord, with_svg: bool = False, with_tensorboard: bool = False) -> Path:
+        """Write result.json, metrics.csv, report.html and, if wanted, its pictures and what TensorBoard reads; give the folder
+        its name, return that."""
         self.close()
         # The record reads back as it is; its summary stands before it, for people and for other programs.
         result = f'{{"summary":{json.dumps(summary(record), allow_nan=False)},{to_json(record)[1:]}\n'
         files = {"result.json": result, "metrics.csv": metrics_csv(record), "report.html": render(record)}
         for name, text in {**files, **(pictures(record) if with_svg else {})}.items():
             (self.working / name).write_text(text, encoding="utf-8", newline="\n")
+        if with_tensorboard:
+            tensorboard.write(self.working, record)
         self.published = _published(self.working, self._final, self._slug)
         return self.published
 
