@@ -150,7 +150,8 @@ class Network:
         live = LivePeer(loop, peer, links, trainer, arena, checkpoints, journal, self._directory.model, setup.pace_s)
         stack.callback(live.close)
         observation.peer, observation.checkpoints = peer, checkpoints
-        upkeep.gossiping(arena.slot_bytes * arena.count, len(setup.weights))
+        # Beside the slots: what is sealed while a slow reader holds on to all that may be.
+        upkeep.gossiping(arena.slot_bytes * (arena.count + 2), len(setup.weights))
         return live
 
     def _tell(self, event: Event) -> None:
