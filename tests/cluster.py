@@ -78,6 +78,8 @@ class Node:
     counters: Mapping[str, Any] = field(default_factory=dict)
     failure: tuple[Any, ...] = ()
     is_finished: bool = False
+    lives_before: int = 0
+    """Of its life now, or its last."""
     _lines: list[history.Line] = field(default_factory=list)
     _read: int = 0
 
@@ -92,6 +94,16 @@ class Node:
     @property
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
+
+    @property
+    def lives(self) -> int:
+        """How often it got as far as being somebody."""
+        return sum(line["what"] == "life" for line in self.lines())
+
+    @property
+    def is_up(self) -> bool:
+        """Its trainer is ready, and its peer is there."""
+        return bool(self.ready) and self.lives > self.lives_before
 
     @property
     def has_crashed(self) -> bool:
@@ -171,7 +183,7 @@ class Cluster:
                 node.address = await node.proxy.start()
             for node in self.nodes:
                 self.start(node)
-            await self.until(lambda: all(node.ready for node in self.nodes))
+            await self.until(lambda: all(node.is_up for node in self.nodes))
         except BaseException:
             await self.close()
             raise
@@ -189,7 +201,7 @@ class Cluster:
         ours, theirs = socket.socketpair()
         told = self._setup(node, theirs.fileno())
         fd = setup.to_fd(told)
-        node.ready, node.failure, node.is_finished = {}, (), False
+        node.ready, node.failure, node.is_finished, node.lives_before = {}, (), False, node.lives
         with theirs, self._errors.open("ab") as errors:
             node.process = subprocess.Popen(
                 processes.command("tests.watched", str(fd), str(node.history), self._options),
@@ -245,9 +257,9 @@ class Cluster:
         self._signal(node, signal.SIGCONT)
 
     async def restart(self, node: Node) -> None:
-        """Another life; returns when it is ready."""
+        """Another life; returns when it is up."""
         self.start(node)
-        await self.until(lambda: bool(node.ready))
+        await self.until(lambda: node.is_up)
 
     async def stop(self, *nodes: Node) -> None:
         """Ask them to end, and wait until they have: with a checkpoint and a model, and exit code 0."""
