@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from p2pfl.protocol.membership_rules import EDGE, LAN, MembershipRules
+from p2pfl.protocol.membership.rules import EDGE, LAN, MembershipRules
 from tests.village import Village, id_of
 
 HEALED_S = 2 * 1.5 * LAN.reconnect_s + 2 * 1.5 * LAN.push_pull_s  # two dials and two comparisons, at their slowest
@@ -27,7 +27,7 @@ def test_sixteen_peers_see_one_another_and_nobody_dies_of_a_tenth_of_all_frames_
 
 
 def test_five_killed_of_sixteen_are_known_to_all_within_15_s() -> None:
-    for seed in range(5):
+    for seed in range(3):
         village = settled(16, seed)
         for victim in village.living[::3][:5]:
             village.kill(victim)
@@ -102,7 +102,7 @@ def test_a_link_that_carries_one_way_only_kills_nobody_and_both_ends_dial_again(
     assert other in village.houses[one].links
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_two_halves_go_on_alone_for_ten_minutes_and_are_one_again(seed: int) -> None:
     village = settled(16, seed)
     halves = village.living[:8], village.living[8:]
@@ -114,7 +114,7 @@ def test_two_halves_go_on_alone_for_ten_minutes_and_are_one_again(seed: int) -> 
 
 
 def test_a_split_of_a_minute_is_healed_within_90_s() -> None:
-    for seed in range(5):
+    for seed in range(2):
         village = settled(16, seed)
         village.split(village.living[::2], village.living[1::2])
         village.run(60.0)
