@@ -211,7 +211,10 @@ class Peer:
             effects += [Release(outgoing.payload) for outgoing in event.outgoing]
             return effects + self._part(now)
         for part, outgoing in enumerate(event.outgoing):
-            effects += self._outbox.begin(outgoing, next(self._tickets), event.step, part, self.age)
+            if self._plan(event.step).send_to if outgoing.readers is None else outgoing.readers:
+                effects += self._outbox.begin(outgoing, next(self._tickets), event.step, part, self.age)
+            else:
+                effects.append(Release(outgoing.payload))  # nobody to seal it for
         if now.monotonic - self._persisted_at >= self._rules.checkpoint_s:
             effects.append(self._persist(now))
         return effects + self._begin_waiting(now)
