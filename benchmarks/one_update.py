@@ -9,9 +9,9 @@ chunks, their checks, opening and decoding. Beside it, in the same run: the same
 between two I/O threads, what each leg costs a core, and the rate at which two cores could do all legs and nothing else.
 
 Meanwhile a third member greets both peers over their control links, and times their answers. Then memory, in runs of their own,
-because sampling it takes time: how much more the two processes of a peer take, at most, than to learn alone (their step 0, before
-anything is sealed), in units of the update. Shared pages are counted once, and once touched they count to the end. One sender
-with `--neighbors` receivers, and one receiver with as many senders.
+because sampling it takes time: how much more the two processes of a peer take, at most, than to learn alone (their step 0,
+before anything is sealed), in units of the update. Shared pages are counted once, and once touched they count to the end. One
+sender with `--neighbors` receivers, and one receiver with as many senders.
 """
 
 import argparse
@@ -50,7 +50,8 @@ ASKED = 200.0  # MB/s
 ASKED_SHARE = 0.2  # of raw CURVE
 ASKED_P99_S = 0.25
 ASKED_EXTRA = 2.2  # times the update, of a sender; of a receiver, its neighbors + 2
-PACE_S = 2.0
+PACE_S = 2.0  # between two updates of a sender
+PACE_MANY_S = 6.0
 CORES = 2
 
 TASK = """
@@ -121,10 +122,11 @@ async def play(megabytes: int, rounds: int, senders: int, receivers: int, direct
         rounds=rounds,
         task={"name": str(task)},
         training={"local_steps": 0},
-        gossip={"ceiling_s": 20.0, "gather_s": 60.0, "checkpoint_s": 1e6},
+        gossip={"ceiling_s": 120.0, "gather_s": 60.0, "checkpoint_s": 1e6},
     )
     ids = [member.id for member in network.members]
     probe = () if watches_memory else (ids[-1],)
+    pace_s = PACE_MANY_S if watches_memory else PACE_S
     nodes: list[Node] = []
     over = asyncio.Event()
     running = []
@@ -132,7 +134,7 @@ async def play(megabytes: int, rounds: int, senders: int, receivers: int, direct
         is_sender = index < senders
         send_to = (*ids[senders:-1], *probe) if is_sender else probe
         weights = {ids[index]: 1.0} if is_sender else dict.fromkeys((ids[index], *ids[:senders]), 1 / (senders + 1))
-        told = _setup(network, index, identities[index], directory, send_to, weights, PACE_S if is_sender else 0.0)
+        told = _setup(network, index, identities[index], directory, send_to, weights, pace_s if is_sender else 0.0)
         node, process = _start(told, nodes, over, rounds)
         nodes.append(node)
         running.append(process)
