@@ -17,7 +17,7 @@ from time import process_time
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from p2pfl.protocol.membership_rules import LAN
+from p2pfl.protocol.membership.rules import LAN
 from tests.village import Village
 
 EVERY_S = 20.0

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from p2pfl.protocol.authority import Authority
-from p2pfl.protocol.certificate import CERTIFICATE, DAY_S, RECEIPT, Certificate, Credential, Receipt, Role
+from p2pfl.protocol.admission.authority import Authority
+from p2pfl.protocol.admission.certificate import CERTIFICATE, DAY_S, RECEIPT, Certificate, Credential, Receipt, Role
+from p2pfl.protocol.admission.invite import InviteLine
+from p2pfl.protocol.admission.record import Record, state
+from p2pfl.protocol.admission.roster import Roster
+from p2pfl.protocol.admission.statement import public_key, signer
 from p2pfl.protocol.charter import Member, network_id
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.identity import Identity
-from p2pfl.protocol.invite import InviteLine
-from p2pfl.protocol.record import Record, state
-from p2pfl.protocol.roster import Roster
-from p2pfl.protocol.statement import public_key, signer
 from sim.entropy import SeededEntropy
 
 NAME = "wards"

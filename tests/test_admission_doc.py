@@ -4,10 +4,20 @@ import re
 from pathlib import Path
 from typing import Any
 
-from p2pfl.protocol import admissions, armor, certificate, invite, join, reconciliation, record, roster, signed_charter
-from p2pfl.protocol.authority import REQUEST
-from p2pfl.protocol.revocation import REVOCATION
-from p2pfl.protocol.statement import Form
+from p2pfl.protocol.admission import (
+    admissions,
+    armor,
+    certificate,
+    invite,
+    join,
+    reconciliation,
+    record,
+    roster,
+    signed_charter,
+)
+from p2pfl.protocol.admission.authority import REQUEST
+from p2pfl.protocol.admission.revocation import REVOCATION
+from p2pfl.protocol.admission.statement import Form
 from p2pfl.protocol.wire import Field
 
 DOC = Path(__file__).parent.parent / "docs" / "admission.md"

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from p2pfl.protocol.authority import ask, credential_line, read_credential, read_request, request_line
+from p2pfl.protocol.admission.authority import ask, credential_line, read_credential, read_request, request_line
+from p2pfl.protocol.admission.invite import InviteLine
+from p2pfl.protocol.admission.record import RECORD
+from p2pfl.protocol.admission.revocation import REVOCATION, Cause
+from p2pfl.protocol.admission.signed_charter import CHARTER
+from p2pfl.protocol.admission.statement import signer
 from p2pfl.protocol.charter import GossipRules
-from p2pfl.protocol.invite import InviteLine
-from p2pfl.protocol.record import RECORD
-from p2pfl.protocol.revocation import REVOCATION, Cause
-from p2pfl.protocol.signed_charter import CHARTER
-from p2pfl.protocol.statement import signer
 from tests.admission import NOW, Network, Person
 
 LINES = (Path(__file__).parent / "admission_v1.txt").read_text(encoding="ascii").splitlines()

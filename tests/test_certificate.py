@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pfl.protocol.authority import REQUEST, ask
-from p2pfl.protocol.certificate import CERTIFICATE, CREDENTIAL_MAX, INVITE, RECEIPT, Certificate, Credential, Role
+from p2pfl.protocol.admission.authority import REQUEST, ask
+from p2pfl.protocol.admission.certificate import CERTIFICATE, CREDENTIAL_MAX, INVITE, RECEIPT, Certificate, Credential, Role
+from p2pfl.protocol.admission.record import RECORD
+from p2pfl.protocol.admission.revocation import REVOCATION, Cause
+from p2pfl.protocol.admission.signed_charter import CHARTER, sign_charter
+from p2pfl.protocol.admission.statement import Form, Statement, signer, verify
 from p2pfl.protocol.charter import Charter, GossipRules
 from p2pfl.protocol.errors import Reason, RejectedFrame
-from p2pfl.protocol.record import RECORD
-from p2pfl.protocol.revocation import REVOCATION, Cause
-from p2pfl.protocol.signed_charter import CHARTER, sign_charter
-from p2pfl.protocol.statement import Form, Statement, signer, verify
 from tests.admission import NOW, Network, Person, forged
 
 ANN, BOB = Person("ann"), Person("bob")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pfl.failure import ExitCode, Failure
-from p2pfl.protocol import armor
-from p2pfl.protocol.authority import (
+from p2pfl.protocol.admission import armor
+from p2pfl.protocol.admission.authority import (
     FILE,
     Authority,
     ask,
@@ -17,12 +17,12 @@ from p2pfl.protocol.authority import (
     read_request,
     request_line,
 )
-from p2pfl.protocol.certificate import DAY_S, Role
+from p2pfl.protocol.admission.certificate import DAY_S, Role
+from p2pfl.protocol.admission.clock import OFF_S, is_off
+from p2pfl.protocol.admission.invite import InviteLine
+from p2pfl.protocol.admission.statement import public_key, signer
 from p2pfl.protocol.charter import network_id
-from p2pfl.protocol.clock import OFF_S, is_off
 from p2pfl.protocol.errors import RejectedFrame
-from p2pfl.protocol.invite import InviteLine
-from p2pfl.protocol.statement import public_key, signer
 from sim.entropy import SeededEntropy
 from tests.admission import DAY, NAME, NOW, Network, Person
 

@@ -7,16 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pfl.failure import ExitCode, Failure
-from p2pfl.protocol import join
-from p2pfl.protocol.certificate import Credential
+from p2pfl.protocol.admission import join
+from p2pfl.protocol.admission.certificate import Credential
+from p2pfl.protocol.admission.join import AMPLIFICATION, REQUEST_BYTES, Door, Visit, question
+from p2pfl.protocol.admission.joiner import Joined, understand
+from p2pfl.protocol.admission.revocation import Cause
+from p2pfl.protocol.admission.roster import Roster
+from p2pfl.protocol.admission.signed_charter import Charters, SignedCharter, sign_charter
+from p2pfl.protocol.admission.statement import signer
 from p2pfl.protocol.charter import Charter, GossipRules
 from p2pfl.protocol.errors import Reason, RejectedFrame
-from p2pfl.protocol.join import AMPLIFICATION, REQUEST_BYTES, Door, Visit, question
-from p2pfl.protocol.joiner import Joined, understand
-from p2pfl.protocol.revocation import Cause
-from p2pfl.protocol.roster import Roster
-from p2pfl.protocol.signed_charter import Charters, SignedCharter, sign_charter
-from p2pfl.protocol.statement import signer
 from tests.admission import DAY, NOW, Network, Person, forged, receipted
 
 ANN, BOB, CAT, DAN, EVE = (Person(name) for name in ("ann", "bob", "cat", "dan", "eve"))

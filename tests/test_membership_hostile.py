@@ -2,17 +2,28 @@
 
 import pytest
 
-from p2pfl.protocol import gossip_wire
+from p2pfl.protocol.admission.record import Record
 from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import IdentityConflict, Instant, MembershipEffect, PeerId, Rejected, Send
-from p2pfl.protocol.gossip_wire import Ack, Digests, Entry, Introduction, Nack, Ping, PingRequest, Records, Summary, Wanted
-from p2pfl.protocol.membership import Membership
-from p2pfl.protocol.membership_rules import LAN
+from p2pfl.protocol.membership import gossip_wire
+from p2pfl.protocol.membership.gossip_wire import (
+    Ack,
+    Digests,
+    Entry,
+    Introduction,
+    Nack,
+    Ping,
+    PingRequest,
+    Records,
+    Summary,
+    Wanted,
+)
+from p2pfl.protocol.membership.membership import Membership
+from p2pfl.protocol.membership.rules import LAN
+from p2pfl.protocol.membership.standing import SWIM_CONTEXT, Accusation, Version, accusation_digest, answer_digest
+from p2pfl.protocol.membership.view import bucket_of
 from p2pfl.protocol.randomness import Choices
-from p2pfl.protocol.record import Record
-from p2pfl.protocol.standing import SWIM_CONTEXT, Accusation, Version, accusation_digest, answer_digest
-from p2pfl.protocol.view import bucket_of
 from tests.village import NETWORK, WALL, FakeOath, FakeRegistry, Village, id_of, record_of, signature
 from topology.overlay import watched
 

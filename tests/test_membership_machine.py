@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.membership_rules import LAN
-from p2pfl.protocol.rumors import RUMORS_MAX
-from p2pfl.protocol.standing import ACCUSERS_MAX, Version, version_of
+from p2pfl.protocol.membership.rules import LAN
+from p2pfl.protocol.membership.rumors import RUMORS_MAX
+from p2pfl.protocol.membership.standing import ACCUSERS_MAX, Version, version_of
 from tests.village import Village
 
 PEERS_MAX = 9

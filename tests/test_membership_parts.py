@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pfl.protocol import gossip_wire
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.gossip_wire import (
+from p2pfl.protocol.membership import gossip_wire
+from p2pfl.protocol.membership.gossip_wire import (
     Ack,
     Digests,
     Entry,
@@ -23,15 +23,15 @@ from p2pfl.protocol.gossip_wire import (
     Summary,
     Wanted,
 )
-from p2pfl.protocol.healing import Healing
-from p2pfl.protocol.health import Health
-from p2pfl.protocol.membership_rules import EDGE, LAN
+from p2pfl.protocol.membership.healing import Healing
+from p2pfl.protocol.membership.health import Health
+from p2pfl.protocol.membership.rules import EDGE, LAN
+from p2pfl.protocol.membership.rumors import RUMORS_MAX, Rumors
+from p2pfl.protocol.membership.standing import ACCUSERS_MAX, Accusation, Standing, Version, merge
+from p2pfl.protocol.membership.suspicion import Suspicion, suspicion_s
+from p2pfl.protocol.membership.tombstones import Tombstones
+from p2pfl.protocol.membership.view import Known, View, bucket_of
 from p2pfl.protocol.randomness import Choices
-from p2pfl.protocol.rumors import RUMORS_MAX, Rumors
-from p2pfl.protocol.standing import ACCUSERS_MAX, Accusation, Standing, Version, merge
-from p2pfl.protocol.suspicion import Suspicion, suspicion_s
-from p2pfl.protocol.tombstones import Tombstones
-from p2pfl.protocol.view import Known, View, bucket_of
 from tests.village import id_of, record_of
 
 SUBJECT = id_of(1)

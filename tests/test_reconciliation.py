@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from p2pfl.protocol.admission.reconciliation import ANSWER_S, FRAME_MAX, Papers, Reconciliation, encode
+from p2pfl.protocol.admission.revocation import Cause
+from p2pfl.protocol.admission.roster import Roster
+from p2pfl.protocol.admission.signed_charter import Charters, SignedCharter, sign_charter
 from p2pfl.protocol.charter import Charter, GossipRules
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import Instant
 from p2pfl.protocol.randomness import Choices
-from p2pfl.protocol.reconciliation import ANSWER_S, FRAME_MAX, Papers, Reconciliation, encode
-from p2pfl.protocol.revocation import Cause
-from p2pfl.protocol.roster import Roster
-from p2pfl.protocol.signed_charter import Charters, SignedCharter, sign_charter
 from tests.admission import DAY, NOW, Network, Person
 
 ANN, BOB, CAT, DAN = (Person(name) for name in ("ann", "bob", "cat", "dan"))

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2pfl.protocol.admission.record import ADDRESSES_MAX, NEIGHBORS_MAX, RECORD, RECORD_MAX, Record, state
+from p2pfl.protocol.admission.statement import signer, verify
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.identity import Identity
-from p2pfl.protocol.record import ADDRESSES_MAX, NEIGHBORS_MAX, RECORD, RECORD_MAX, Record, state
-from p2pfl.protocol.statement import signer, verify
 from sim.entropy import SeededEntropy
 
 ENTROPY = SeededEntropy(7, b"record")

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pfl.failure import ExitCode, Failure
-from p2pfl.protocol import admissions
-from p2pfl.protocol.certificate import Credential, Role
+from p2pfl.protocol.admission import admissions
+from p2pfl.protocol.admission.certificate import Credential, Role
+from p2pfl.protocol.admission.record import state
+from p2pfl.protocol.admission.revocation import Cause, Revocation, revoke
+from p2pfl.protocol.admission.roster import Roster
+from p2pfl.protocol.admission.statement import signer
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.identity import Identity
-from p2pfl.protocol.record import state
-from p2pfl.protocol.revocation import Cause, Revocation, revoke
-from p2pfl.protocol.roster import Roster
-from p2pfl.protocol.statement import signer
 from sim.entropy import SeededEntropy
 from tests.admission import DAY, NOW, Network, Person, forged, receipted
 
@@ -385,7 +385,7 @@ def test_two_members_may_have_one_name_after_a_split_and_it_names_both() -> None
 
 def test_a_full_roster_lets_go_of_who_left_and_of_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admissions, "MEMBERS_MAX", 8)
-    monkeypatch.setattr("p2pfl.protocol.roster.MEMBERS_MAX", 8)
+    monkeypatch.setattr("p2pfl.protocol.admission.roster.MEMBERS_MAX", 8)
     roster = NET.roster(ANN)
     for k in range(100):  # come and go
         person = Person(f"guest-{k}")
@@ -401,7 +401,7 @@ def test_a_full_roster_lets_go_of_who_left_and_of_nobody_else(monkeypatch: pytes
 @pytest.mark.slow
 def test_a_hundred_thousand_who_come_and_leave_leave_no_more_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admissions, "MEMBERS_MAX", 16)
-    monkeypatch.setattr("p2pfl.protocol.roster.MEMBERS_MAX", 16)
+    monkeypatch.setattr("p2pfl.protocol.admission.roster.MEMBERS_MAX", 16)
     roster = Roster(NET.id, NET.root.key, check=lambda key, context, body, signature: True)
     show(roster, NET.direct(ANN), ANN)
     guest, sizes = Person("guest").member, set()

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from p2pfl.protocol import gossip_wire, record
+from p2pfl.protocol.admission import record
+from p2pfl.protocol.admission.record import Record
 from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.errors import Reason, RejectedFrame
@@ -25,10 +26,10 @@ from p2pfl.protocol.events import (
     Send,
     ViewChanged,
 )
-from p2pfl.protocol.membership import Membership
-from p2pfl.protocol.membership_rules import LAN, MembershipRules
+from p2pfl.protocol.membership import gossip_wire
+from p2pfl.protocol.membership.membership import Membership
+from p2pfl.protocol.membership.rules import LAN, MembershipRules
 from p2pfl.protocol.randomness import Choices
-from p2pfl.protocol.record import Record
 from topology.overlay import watched
 
 NETWORK = b"village-network!"

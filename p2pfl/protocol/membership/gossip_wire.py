@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, assert_never
 
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.rumors import RUMOR_BYTES_MAX
-from p2pfl.protocol.standing import Accusation, Version
+from p2pfl.protocol.membership.rumors import RUMOR_BYTES_MAX
+from p2pfl.protocol.membership.standing import Accusation, Version
 from p2pfl.protocol.wire import (
     HEADER_FRAME_MAX,
     PROTOCOL_VERSION,

@@ -11,13 +11,14 @@ search for the lost; here they come together. docs/membership.md says what all o
 from dataclasses import dataclass
 from typing import assert_never
 
-from p2pfl.protocol import gossip_wire, push_pull
+from p2pfl.protocol.admission.record import NEIGHBORS_MAX, Record
 from p2pfl.protocol.boot import Boot
-from p2pfl.protocol.census import Census, Oath, Registry, Watch
-from p2pfl.protocol.dialling import Dialling
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import Greet, Instant, MembershipEffect, PeerId, ViewChanged
-from p2pfl.protocol.gossip_wire import (
+from p2pfl.protocol.membership import gossip_wire, push_pull
+from p2pfl.protocol.membership.census import Census, Oath, Registry, Watch
+from p2pfl.protocol.membership.dialling import Dialling
+from p2pfl.protocol.membership.gossip_wire import (
     Ack,
     Digests,
     Introduction,
@@ -29,16 +30,15 @@ from p2pfl.protocol.gossip_wire import (
     Summary,
     Wanted,
 )
-from p2pfl.protocol.healing import Healing
-from p2pfl.protocol.health import Health
-from p2pfl.protocol.hearing import Hearing
-from p2pfl.protocol.membership_rules import MembershipRules
-from p2pfl.protocol.post import Post
+from p2pfl.protocol.membership.healing import Healing
+from p2pfl.protocol.membership.health import Health
+from p2pfl.protocol.membership.hearing import Hearing
+from p2pfl.protocol.membership.post import Post
+from p2pfl.protocol.membership.rules import MembershipRules
+from p2pfl.protocol.membership.self_statement import Author, SelfStatement
+from p2pfl.protocol.membership.view import View
+from p2pfl.protocol.membership.watching import Watching
 from p2pfl.protocol.randomness import Choices
-from p2pfl.protocol.record import NEIGHBORS_MAX, Record
-from p2pfl.protocol.self_statement import Author, SelfStatement
-from p2pfl.protocol.view import View
-from p2pfl.protocol.watching import Watching
 
 
 @dataclass(frozen=True, slots=True)

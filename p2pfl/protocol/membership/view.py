@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.gossip_wire import BUCKET_BYTES, BUCKETS, Entry
-from p2pfl.protocol.standing import Standing
-from p2pfl.protocol.suspicion import Suspicion
+from p2pfl.protocol.membership.gossip_wire import BUCKET_BYTES, BUCKETS, Entry
+from p2pfl.protocol.membership.standing import Standing
+from p2pfl.protocol.membership.suspicion import Suspicion
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from p2pfl.protocol.census import Census
+from p2pfl.protocol.admission.record import Record
 from p2pfl.protocol.events import Instant, PeerId
-from p2pfl.protocol.record import Record
-from p2pfl.protocol.standing import Version, version_of
+from p2pfl.protocol.membership.census import Census
+from p2pfl.protocol.membership.standing import Version, version_of
 
 Author = Callable[[int, tuple[PeerId, ...], bool, float], Record]
 """(incarnation, neighbors, has left, wall seconds) to one's own signed record of this boot."""

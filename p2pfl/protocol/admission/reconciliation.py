@@ -15,15 +15,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from p2pfl.protocol.admission.certificate import CREDENTIAL_MAX
+from p2pfl.protocol.admission.revocation import REVOCATION_MAX
+from p2pfl.protocol.admission.roster import Roster
+from p2pfl.protocol.admission.signed_charter import CHARTER_MAX, Charters
+from p2pfl.protocol.admission.statement import COUNTER, items
 from p2pfl.protocol.bucket import Buckets
-from p2pfl.protocol.certificate import CREDENTIAL_MAX
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import Instant, PeerId
 from p2pfl.protocol.randomness import Choices
-from p2pfl.protocol.revocation import REVOCATION_MAX
-from p2pfl.protocol.roster import Roster
-from p2pfl.protocol.signed_charter import CHARTER_MAX, Charters
-from p2pfl.protocol.statement import COUNTER, items
 from p2pfl.protocol.wire import (
     PROTOCOL_VERSION,
     Field,

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from p2pfl.failure import ExitCode, Failure
-from p2pfl.protocol.certificate import Credential
+from p2pfl.protocol.admission.certificate import Credential
+from p2pfl.protocol.admission.join import WELCOME_MAX, Refused, Welcome, decode
+from p2pfl.protocol.admission.record import Record
+from p2pfl.protocol.admission.roster import Roster
+from p2pfl.protocol.admission.signed_charter import CHARTER, Charters
 from p2pfl.protocol.errors import Reason, RejectedFrame
-from p2pfl.protocol.join import WELCOME_MAX, Refused, Welcome, decode
-from p2pfl.protocol.record import Record
-from p2pfl.protocol.roster import Roster
-from p2pfl.protocol.signed_charter import CHARTER, Charters
 
 
 @dataclass(frozen=True, slots=True)

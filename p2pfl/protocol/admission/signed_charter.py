@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from p2pfl.protocol.admission.statement import COUNTER, KEY, NAME_MAX, NETWORK, SECONDS, Form, Sign, Verify, text, verify
 from p2pfl.protocol.charter import Charter, GossipRules, network_id
 from p2pfl.protocol.errors import Reason, RejectedFrame
-from p2pfl.protocol.statement import COUNTER, KEY, NAME_MAX, NETWORK, SECONDS, Form, Sign, Verify, text, verify
 from p2pfl.protocol.wire import (
     CHUNK_BYTES,
     CHUNKS_MAX,

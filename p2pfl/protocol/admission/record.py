@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from p2pfl.protocol.admission.statement import COUNTER, KEY, NETWORK, SECONDS, Form, Sign, Verify, addresses, keys, verify
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.identity import keeps_secrets
-from p2pfl.protocol.statement import COUNTER, KEY, NETWORK, SECONDS, Form, Sign, Verify, addresses, keys, verify
 from p2pfl.protocol.wire import Field, flag, require
 
 ADDRESSES_MAX = 3  # a record may point at a victim, whom everybody then dials

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
+from p2pfl.protocol.admission.statement import KEY, NAME_MAX, NETWORK, SECONDS, Form, Verify, text, verify
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.statement import KEY, NAME_MAX, NETWORK, SECONDS, Form, Verify, text, verify
 from p2pfl.protocol.wire import (
     DIGEST_BYTES,
     Field,

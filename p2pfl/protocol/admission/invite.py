@@ -4,9 +4,9 @@ the invite lasts."""
 from dataclasses import dataclass, field
 
 from p2pfl.failure import ExitCode, Failure
-from p2pfl.protocol import armor
-from p2pfl.protocol.authority import check_name
-from p2pfl.protocol.certificate import (
+from p2pfl.protocol.admission import armor
+from p2pfl.protocol.admission.authority import check_name
+from p2pfl.protocol.admission.certificate import (
     BACKDATE_S,
     CERTIFICATE,
     CERTIFICATE_MAX,
@@ -18,10 +18,10 @@ from p2pfl.protocol.certificate import (
     Credential,
     Invite,
 )
+from p2pfl.protocol.admission.statement import KEY, KEY_BYTES, NAME_MAX, addresses, public_key, signer, text
 from p2pfl.protocol.charter import network_id
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.statement import KEY, KEY_BYTES, NAME_MAX, addresses, public_key, signer, text
 from p2pfl.protocol.wire import Field, joined, octets, pack_values, read_fields, unpack_values, write_fields
 
 DOORS_MAX = 3

@@ -7,8 +7,8 @@ answer is a line as well, and both can travel by mail or on paper.
 from dataclasses import dataclass, field
 
 from p2pfl.failure import ExitCode, Failure
-from p2pfl.protocol import armor
-from p2pfl.protocol.certificate import (
+from p2pfl.protocol.admission import armor
+from p2pfl.protocol.admission.certificate import (
     BACKDATE_S,
     CERTIFICATE,
     DAY_S,
@@ -22,12 +22,12 @@ from p2pfl.protocol.certificate import (
     Invite,
     Role,
 )
+from p2pfl.protocol.admission.revocation import Cause, Revocation, revoke
+from p2pfl.protocol.admission.statement import KEY, KEY_BYTES, NAME_MAX, SECONDS, Form, Sign, public_key, signer, text
 from p2pfl.protocol.errors import RejectedFrame
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.keyfile import KeyFile
 from p2pfl.protocol.randomness import Entropy
-from p2pfl.protocol.revocation import Cause, Revocation, revoke
-from p2pfl.protocol.statement import KEY, KEY_BYTES, NAME_MAX, SECONDS, Form, Sign, public_key, signer, text
 from p2pfl.protocol.wire import flag
 
 FILE = KeyFile(b"p2pfl-rk", "root key or issuer's key", KEY_BYTES, b"p2pfl/root")

@@ -1,15 +1,15 @@
 """Watching one's neighbors, and helping others watch theirs: pings, acks, and what follows from silence."""
 
-from p2pfl.protocol.census import Census
-from p2pfl.protocol.dialling import Dialling
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import Instant, PeerId
-from p2pfl.protocol.gossip_wire import Ack, Nack, Ping, PingRequest
-from p2pfl.protocol.health import Health
-from p2pfl.protocol.post import Post
-from p2pfl.protocol.probe import Probe, Probes, Relay, Relays, Turn
+from p2pfl.protocol.membership.census import Census
+from p2pfl.protocol.membership.dialling import Dialling
+from p2pfl.protocol.membership.gossip_wire import Ack, Nack, Ping, PingRequest
+from p2pfl.protocol.membership.health import Health
+from p2pfl.protocol.membership.post import Post
+from p2pfl.protocol.membership.probe import Probe, Probes, Relay, Relays, Turn
+from p2pfl.protocol.membership.standing import SWIM_CONTEXT, answer_digest
 from p2pfl.protocol.randomness import Choices
-from p2pfl.protocol.standing import SWIM_CONTEXT, answer_digest
 
 REDIAL_AFTER = 3  # probes in a row that were answered by detours only
 

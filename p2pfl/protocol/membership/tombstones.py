@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.standing import Standing, Version
+from p2pfl.protocol.membership.standing import Standing, Version
 
 
 @dataclass(slots=True)

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection
 
-from p2pfl.protocol import gossip_wire
 from p2pfl.protocol.bucket import Buckets
-from p2pfl.protocol.census import Census
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import MembershipEffect, PeerId, Rejected, Send
-from p2pfl.protocol.gossip_wire import MembershipMessage, Records, Summary
+from p2pfl.protocol.membership import gossip_wire
+from p2pfl.protocol.membership.census import Census
+from p2pfl.protocol.membership.gossip_wire import MembershipMessage, Records, Summary
 
 HOPS_MAX = 1024  # hops whose pulls are accounted for at a time
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
 
+from p2pfl.protocol.admission.record import NEIGHBORS_MAX, Record
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.record import NEIGHBORS_MAX, Record
 
 SWIM_CONTEXT = b"p2pfl/swim/v1\0"
 ACCUSERS_MAX = NEIGHBORS_MAX  # kept of each member: more than can be its neighbors is never needed
@@ -91,4 +91,3 @@ def merge(one: Standing, other: Standing) -> Standing:
     for accusation in sorted((*one.accusations, *other.accusations), key=lambda a: (a.accuser, a.signature)):
         by_accuser.setdefault(accusation.accuser, accusation)
     return Standing(one.record, tuple(by_accuser.values())[:ACCUSERS_MAX])
-

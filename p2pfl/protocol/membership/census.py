@@ -9,17 +9,17 @@ by a new record.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from p2pfl.protocol.admission.record import Record
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import Instant, PeerId
-from p2pfl.protocol.gossip_wire import Introduction, encode_item
-from p2pfl.protocol.membership_rules import MembershipRules
-from p2pfl.protocol.record import Record
-from p2pfl.protocol.rumors import Rumors
-from p2pfl.protocol.standing import SWIM_CONTEXT, Accusation, Standing, Version, accusation_digest, merge, version_of
-from p2pfl.protocol.suspicion import Suspicion
-from p2pfl.protocol.tombstones import Tombstones
-from p2pfl.protocol.view import Known, View
+from p2pfl.protocol.membership.gossip_wire import Introduction, encode_item
+from p2pfl.protocol.membership.rules import MembershipRules
+from p2pfl.protocol.membership.rumors import Rumors
+from p2pfl.protocol.membership.standing import SWIM_CONTEXT, Accusation, Standing, Version, accusation_digest, merge, version_of
+from p2pfl.protocol.membership.suspicion import Suspicion
+from p2pfl.protocol.membership.tombstones import Tombstones
+from p2pfl.protocol.membership.view import Known, View
 
 
 class Registry(Protocol):

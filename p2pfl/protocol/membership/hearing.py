@@ -3,18 +3,18 @@
 from collections.abc import Iterable
 from typing import assert_never
 
-from p2pfl.protocol import gossip_wire, push_pull
+from p2pfl.protocol.admission.record import RECORD, Record
 from p2pfl.protocol.boot import Boot
-from p2pfl.protocol.census import Census
-from p2pfl.protocol.doubles import Doubles
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import IdentityConflict, Instant, PeerId
-from p2pfl.protocol.gossip_wire import Introduction, Revoked, Wanted, encode_item
-from p2pfl.protocol.health import Health
-from p2pfl.protocol.post import Post
-from p2pfl.protocol.record import RECORD, Record
-from p2pfl.protocol.self_statement import SelfStatement
-from p2pfl.protocol.standing import Accusation
+from p2pfl.protocol.membership import gossip_wire, push_pull
+from p2pfl.protocol.membership.census import Census
+from p2pfl.protocol.membership.doubles import Doubles
+from p2pfl.protocol.membership.gossip_wire import Introduction, Revoked, Wanted, encode_item
+from p2pfl.protocol.membership.health import Health
+from p2pfl.protocol.membership.post import Post
+from p2pfl.protocol.membership.self_statement import SelfStatement
+from p2pfl.protocol.membership.standing import Accusation
 
 IN_GOOD_FAITH = {
     Reason.NOT_MEMBER,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.membership_rules import MembershipRules
+from p2pfl.protocol.membership.rules import MembershipRules
 from p2pfl.protocol.randomness import Choices
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.health import Health
-from p2pfl.protocol.membership_rules import MembershipRules
+from p2pfl.protocol.membership.health import Health
+from p2pfl.protocol.membership.rules import MembershipRules
 from p2pfl.protocol.randomness import Choices
 
 TICKETS_MAX = 256  # recent probes whose late answers still tell how long the way is

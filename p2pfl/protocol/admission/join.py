@@ -17,14 +17,14 @@ chain is verified it is a refusal.
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from p2pfl.protocol.certificate import CREDENTIAL_MAX, RECEIPT, Credential
+from p2pfl.protocol.admission.certificate import CREDENTIAL_MAX, RECEIPT, Credential
+from p2pfl.protocol.admission.record import RECORD, RECORD_MAX, Record
+from p2pfl.protocol.admission.revocation import REVOCATION_MAX
+from p2pfl.protocol.admission.roster import Roster
+from p2pfl.protocol.admission.signed_charter import CHARTER_MAX, Charters
+from p2pfl.protocol.admission.statement import KEY, NETWORK, Sign, items, text
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.record import RECORD, RECORD_MAX, Record
-from p2pfl.protocol.revocation import REVOCATION_MAX
-from p2pfl.protocol.roster import Roster
-from p2pfl.protocol.signed_charter import CHARTER_MAX, Charters
-from p2pfl.protocol.statement import KEY, NETWORK, Sign, items, text
 from p2pfl.protocol.wire import (
     PROTOCOL_VERSION,
     Field,

@@ -14,9 +14,10 @@ still different the next time.
 import hashlib
 from collections.abc import Iterable, Iterator
 
-from p2pfl.protocol.census import Census
+from p2pfl.protocol.admission.record import Record
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.gossip_wire import (
+from p2pfl.protocol.membership.census import Census
+from p2pfl.protocol.membership.gossip_wire import (
     BUCKETS,
     ID_BYTES,
     RECORDS_BYTES_MAX,
@@ -30,9 +31,8 @@ from p2pfl.protocol.gossip_wire import (
     Wanted,
     encode_item,
 )
-from p2pfl.protocol.record import Record
-from p2pfl.protocol.standing import Standing
-from p2pfl.protocol.view import bucket_of
+from p2pfl.protocol.membership.standing import Standing
+from p2pfl.protocol.membership.view import bucket_of
 
 
 def digests(census: Census) -> Digests:

@@ -6,9 +6,9 @@ epoch, or an earlier one that goes on speaking after the later one came, are two
 
 from dataclasses import dataclass
 
+from p2pfl.protocol.admission.record import Record
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.record import Record
-from p2pfl.protocol.standing import version_of
+from p2pfl.protocol.membership.standing import version_of
 
 RETURNS = 2  # one new record of an earlier life may have been on its way; two were made after it should have been over
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from p2pfl.protocol.statement import KEY, NETWORK, SECONDS, Form, Sign, Verify, verify
+from p2pfl.protocol.admission.statement import KEY, NETWORK, SECONDS, Form, Sign, Verify, verify
 from p2pfl.protocol.wire import Field, whole
 
 REVOCATION_MAX = 192

@@ -13,14 +13,14 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from p2pfl.failure import ExitCode, Failure
-from p2pfl.protocol.admissions import CREDENTIALS_MAX, KEPT_S, MEMBERS_MAX, REVOCATIONS_MAX, Admissions, Conflict
-from p2pfl.protocol.certificate import CREDENTIAL_MAX, DAY_S, Credential, Invite
+from p2pfl.protocol.admission.admissions import CREDENTIALS_MAX, KEPT_S, MEMBERS_MAX, REVOCATIONS_MAX, Admissions, Conflict
+from p2pfl.protocol.admission.certificate import CREDENTIAL_MAX, DAY_S, Credential, Invite
+from p2pfl.protocol.admission.record import RECORD, RECORD_MAX, Record
+from p2pfl.protocol.admission.revocation import REVOCATION, REVOCATION_MAX
+from p2pfl.protocol.admission.statement import KEY, NETWORK, SECONDS, Verify, items, verify
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.record import RECORD, RECORD_MAX, Record
-from p2pfl.protocol.revocation import REVOCATION, REVOCATION_MAX
-from p2pfl.protocol.statement import KEY, NETWORK, SECONDS, Verify, items, verify
 from p2pfl.protocol.wire import DIGEST_BYTES, pack_values, read_fields, require, unpack_values
 
 OVERLAP_S = DAY_S  # how long a transport key is good after its successor was announced

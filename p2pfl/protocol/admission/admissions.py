@@ -12,11 +12,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from p2pfl.protocol.certificate import BACKDATE_S, DAY_S, ISSUER_DAYS_MAX, Credential, Invite
+from p2pfl.protocol.admission.certificate import BACKDATE_S, DAY_S, ISSUER_DAYS_MAX, Credential, Invite
+from p2pfl.protocol.admission.revocation import Revocation
+from p2pfl.protocol.admission.statement import Verify
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.revocation import Revocation
-from p2pfl.protocol.statement import Verify
 
 MEMBERS_MAX = 1024  # every node keeps them all in memory, and every one of them may knock
 ISSUED_MAX = 512  # of them by one issuer, whose key may be stolen

@@ -1,0 +1,1 @@
+"""Who may be in a network, shown by chains of signatures that lead to its root key."""
