@@ -6,7 +6,7 @@ python benchmarks/gossip_learning.py [--env FOLDER]
 every period each peer pushes its model to one random neighbor, and a model that comes is merged by age. A node-round is one
 period of one peer: two local steps, a push, a merge. All get the same rows, first model and graph, and evaluate at the end
 after all rounds. Times are of CPU, so that a busy machine does not blur them, and the fastest turn of each counts; the batched
-engine goes on for ten times the rounds, because it is over too soon to be timed. The learning rate is gossipy's example's.
+engine goes on for thirty times the rounds, because it is over too soon to be timed. The learning rate is gossipy's example's.
 
 gossipy-dfl runs in an environment of its own, made in FOLDER (.p2pfl/gossipy) if there is none: it sees this one's torch, numpy
 and networkx, and is given what else it imports. It imports torchvision without declaring it, for data sets that are not used
@@ -43,7 +43,7 @@ from sim.world import World, world_of
 
 PEERS, DEGREE, ROWS, BATCH, RATE, ROUNDS, TURNS, SEED = 100, 20, 16, 8, 1.0, 60, 2, 7
 ASKED_EVENTS, ASKED_BATCH = 5.0, 50.0
-LONGER = 10  # times the rounds, for the batched engine
+LONGER = 30  # times the rounds, for the batched engine
 SLACK = 0.01  # of accuracy: what another order of random pushes changes
 KINDS = "age", "mean"
 RIVAL = Path(__file__).parent / "rivals" / "gossipy_push.py"
@@ -91,7 +91,7 @@ def events(of: World) -> Turn:
 
 
 def batch(of: World) -> Turn:
-    """From after the first evaluation to after the last, eleven in all."""
+    """From after the first evaluation to after the last, thirty-one in all."""
     moments: list[float] = []
     pushes = Pushes(of.weights, PEERS, Masks(), SEED)
     sections = of.training, of.codec, of.limits
