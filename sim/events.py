@@ -8,7 +8,7 @@ faults say. What is abstracted: the links are not ZeroMQ, sealing takes no virtu
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from math import inf
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from p2pfl.learning.learner import Learner
 from p2pfl.learning.parameters import Model
 from p2pfl.learning.task import TaskPeer
+from p2pfl.protocol import wire
 from p2pfl.protocol.charter import Charter, GossipRules, Member
 from p2pfl.protocol.events import Effect, Event, PeerId
 from p2pfl.protocol.identity import Identity
@@ -101,6 +102,7 @@ class Federation:
             for i in range(world.peers)
         ]
         self.together = Together(learners[0])
+        self.reader = _reader(world.peers)
         charter = _charter(world, learners[0])
         ids = [identity.peer_id for identity in identities]
         self.members = {
@@ -239,6 +241,12 @@ class Federation:
 def _charter(world: World, learner: Learner) -> Charter:
     rules = GossipRules(rounds=world.rounds, **world.gossip.model_dump())
     return Charter(f"simulation {world.seed}", bytes(32), learner.schema, learner.update_bytes, rules)
+
+
+def _reader(peers: int) -> wire.Reader:
+    """What goes to several peers is decoded for the first of them. What is under way at one time are a few messages a peer."""
+    kept = 256 + 2 * peers
+    return wire.Reader(lru_cache(kept)(wire.decode), lru_cache(kept)(wire.decode_header))
 
 
 def _speeds(world: World) -> list[float]:

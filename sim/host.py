@@ -172,6 +172,7 @@ class Host:
             entropy=self._entropy,
             restored=restored,
             evaluate_every=world.evaluate_every,
+            reader=self._federation.reader,
         )
 
     # ---- events and effects ---------------------------------------------------------------------------------------------

@@ -124,8 +124,8 @@ class Invariants:
         head = cast(bytes, send.frames[0])
         if head is books.head:
             return  # the same offer to another of its readers
-        offer = cast(wire.Offer, wire.decode(head))
-        header = wire.decode_header(offer.header)
+        reader = self._federation.reader
+        header = reader.decode_header(cast(wire.Offer, reader.decode(head)).header)
         number = header.boot_epoch, header.seq
         if number <= books.offered:
             self._violated(host, f"uses sequence number {header.seq} again")

@@ -34,6 +34,7 @@ class Inbox:
         ledger: Ledger,
         neighbors: Neighbors,
         room: Room,
+        reader: wire.Reader,
     ) -> None:
         rules = charter.gossip
         self._own = own
@@ -43,6 +44,7 @@ class Inbox:
         self._ledger = ledger
         self._neighbors = neighbors
         self._room = room
+        self._reader = reader
         self._tickets = count(1)
         self._opening: dict[int, Arriving] = {}
         self._contents: dict[PeerId, tuple[tuple[bytes, int, int, int], bytes]] = {}
@@ -139,7 +141,7 @@ class Inbox:
         return [gone, *self._grant()]
 
     def _check_header(self, hop: PeerId, offer: wire.Offer, is_expected: Callable[[PeerId, int], bool]) -> wire.Header:
-        header = wire.decode_header(offer.header)
+        header = self._reader.decode_header(offer.header)
         if header.network != self._charter.network_id:
             raise RejectedFrame(Reason.WRONG_NETWORK, hop)
         if header.charter != self._charter.digest:

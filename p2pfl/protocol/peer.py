@@ -86,11 +86,12 @@ class Peer:
         restored: bytes | None = None,
         evaluate_every: int = 1,
         room: int | None = None,
+        reader: wire.Reader = wire.READER,
     ) -> None:
         """`members` may change while the peer lives; who is not in it now is a stranger. `restored` is the newest
         `Persist.state` of an earlier life; the learner must have been restored with it. `evaluate_every` is how many rounds lie
         between evaluations; the first and the last are always evaluated. `room` is how many long updates of others may take
-        memory at once; None for all that may come."""
+        memory at once; None for all that may come. `reader` may remember what other peers of an engine were sent."""
         self.own = own
         self.deadline: float | None = None
         self.ledger = Ledger()
@@ -104,6 +105,7 @@ class Peer:
         self._local_steps = local_steps
         self._boot = boot
         self._evaluate_every = evaluate_every
+        self._reader = reader
         self._choices = choices
         self._window = ReplayWindow()
         self._learned_step = 0
@@ -116,7 +118,7 @@ class Peer:
         self._neighbors = Neighbors()
         self._allowances = Allowances(Allowance())
         places = Room(room, lambda: len(plan.senders))
-        self.inbox = Inbox(own, signer, charter, self._window, self.ledger, self._neighbors, places)
+        self.inbox = Inbox(own, signer, charter, self._window, self.ledger, self._neighbors, places, reader)
         self.inbox.slots.advance(self.step)
         self._outbox = Outbox(own, samples, signer, charter, boot, entropy)
         self._tickets = count(1)
@@ -135,22 +137,22 @@ class Peer:
         """What follows from one event. Costs as much as a header, never as much as a model."""
         if self.state is State.FINISHED:
             return self._release_the_rest(event)
-        match event:
+        match event:  # the most frequent first
+            case FrameReceived(hop, frames):
+                try:
+                    return self._receive(hop, frames, now)
+                except RejectedFrame as refusal:
+                    return self._reject(hop, refusal)
+            case Opened():
+                return self._opened(event, now)
             case Started():
                 return self._start(now)
             case LinkUp(peer):
                 return self._link_up(peer, now)
             case LinkDown(peer):
                 return self._link_down(peer, now)
-            case FrameReceived(hop, frames):
-                try:
-                    return self._receive(hop, frames, now)
-                except RejectedFrame as refusal:
-                    return self._reject(hop, refusal)
             case Sealed():
                 return self._sealed(event, now)
-            case Opened():
-                return self._opened(event, now)
             case Learned():
                 return self._learned(event, now)
             case LearnFailed():
@@ -305,12 +307,12 @@ class Peer:
             raise RejectedFrame(Reason.NOT_MEMBER, hop)
         if not self._allowances.admits(hop, sum(map(len, frames)), now.monotonic):
             raise RejectedFrame(Reason.RATE_LIMITED, hop)
-        message, body = wire.read(frames)
+        message, body = self._reader.read(frames)
         match message:
-            case wire.Hello():
-                return self._hello_received(hop, message, now)
             case wire.Offer():
                 return self._offered(hop, message, body, now)
+            case wire.Hello():
+                return self._hello_received(hop, message, now)
             case wire.Credit():
                 return self._outbox.credited(hop, message)
             case wire.Chunk():

@@ -139,14 +139,26 @@ def decode_header(frame: bytes) -> Header:
     return Header(*read_fields(values, fields))
 
 
-def read(frames: tuple[Sized, ...]) -> tuple[Message, Sized | None]:
-    """A whole message: what its first frame says, and the sealed chunk in its second. Raises `RejectedFrame`."""
-    head, body = _split(frames)
-    message = decode(head)
-    has_body = body is not None
-    if isinstance(message, Chunk) != has_body and not isinstance(message, Offer):
-        raise RejectedFrame(Reason.BAD_FRAMES)
-    return message, body
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads messages. Decoding is a pure function of the bytes, so an engine with many peers may hand in one that remembers:
+    what goes to several of them is decoded once."""
+
+    decode: Callable[[bytes], Message] = decode
+    decode_header: Callable[[bytes], Header] = decode_header
+
+    def read(self, frames: tuple[Sized, ...]) -> tuple[Message, Sized | None]:
+        """A whole message: what its first frame says, and the sealed chunk in its second. Raises `RejectedFrame`."""
+        head, body = _split(frames)
+        message = self.decode(head)
+        if not isinstance(message, Offer) and isinstance(message, Chunk) != (body is not None):
+            raise RejectedFrame(Reason.BAD_FRAMES)
+        return message, body
+
+
+READER = Reader()
+"""Remembers nothing: what a live peer is sent, nobody else on its machine is."""
+read = READER.read
 
 
 def chunk_count(length: int) -> int:
@@ -277,10 +289,9 @@ _NUMBERS = {kind: number for number, kind in KINDS.items()}
 def _split(frames: tuple[Sized, ...]) -> tuple[bytes, Sized | None]:
     if not 1 <= len(frames) <= 2 or not all(map(len, frames)):
         raise RejectedFrame(Reason.BAD_FRAMES)
-    head, *bodies = frames
+    head, body = frames[0], frames[1] if len(frames) == 2 else None
     if not isinstance(head, bytes):
         raise TypeError("the engine hands over first frames as bytes")
-    body = bodies[0] if bodies else None
     if body is not None and len(body) > CHUNK_BYTES + TAG_BYTES:
         raise RejectedFrame(Reason.BAD_FRAMES)
     return head, body
