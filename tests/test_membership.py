@@ -172,6 +172,7 @@ def test_half_of_all_leave_and_as_many_join_every_minute() -> None:
     for minute in range(3):
         for k, leaver in enumerate(village.living[::2]):
             village.leave(leaver)
+            village.run(0.1)
             village.join(100 + 20 * minute + k, via=village.living[0])
             village.run(60.0 / 8)
         village.until(village.agree, within=60.0)

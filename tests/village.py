@@ -188,9 +188,8 @@ class Village:
         peer = self.build(k)
         registry, host = self.houses[peer].registry, self.houses[via].registry
         registry.learn(b"member" + peer, None, WALL)
-        for known in {via, *sorted(host.members)[:3]}:
-            if known in host.records:
-                registry.learn(b"member" + known, host.records[known].data, WALL)
+        for known in {via, *self.life(via).view.live[:3]}:
+            registry.learn(b"member" + known, host.records[known].data, WALL)
         self.start(peer)
         return peer
 
