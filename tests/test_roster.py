@@ -62,6 +62,20 @@ def test_the_mapping_handed_out_is_live_and_nobody_outside_can_change_it() -> No
         members[BOB.id] = BOB.member  # type: ignore[index]
 
 
+def test_versions_count_what_the_disk_and_the_links_must_hear_of_and_nothing_else() -> None:
+    roster = NET.roster(ANN)
+    version, members = roster.version, roster.members_version
+    show(roster, NET.direct(BOB), BOB)
+    assert roster.version > version and roster.members_version == members + 1
+    version = roster.version
+    show(roster, NET.direct(BOB), BOB)
+    assert (roster.version, roster.members_version) == (version, members + 1)
+    roster.learn_record(BOB.record(NET.id, incarnation=9), NOW)  # the same keys and address
+    assert (roster.version, roster.members_version) == (version + 1, members + 1)
+    roster.revoke(by_itself(BOB).data, NOW)
+    assert roster.version > version + 1 and roster.members_version == members + 2
+
+
 def test_a_self_made_root_another_network_and_another_name_are_refused() -> None:
     roster, other = NET.roster(ANN), Network(seed=2)
     assert refusal(lambda: roster.learn(other.direct(BOB).data, None, NOW)) is Reason.WRONG_NETWORK

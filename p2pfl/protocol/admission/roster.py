@@ -29,7 +29,8 @@ _FORMAT = 1
 
 class Roster:
     """`members`: those that are valid now, with the keys and address that they state; `records`: the newest one of everybody
-    with a credential. Both change in place as the roster learns."""
+    with a credential. Both change in place as the roster learns. `version` counts what would rest on the disk otherwise than
+    before, `members_version` how often somebody became a member, was none any more, or stated another key or address."""
 
     def __init__(self, network: bytes, root: bytes, check: Verify = verify) -> None:
         self.network, self.root = network, root
@@ -41,6 +42,7 @@ class Roster:
         self._now = self._floor = 0.0
         self._turning = math.inf  # when somebody's time comes next
         self._digest: bytes | None = None
+        self.version = self.members_version = 0
         self.members: Mapping[PeerId, Member] = MappingProxyType(self._members)
         self.records: Mapping[PeerId, Record] = MappingProxyType(self._records)
 
@@ -268,6 +270,7 @@ class Roster:
         if record is None:
             return False
         self._records[record.identity] = record
+        self.version += 1
         self._note_key(record)
         self._look_at(record.identity)
         return True
@@ -281,17 +284,23 @@ class Roster:
 
     def _changed(self, peers: Iterable[PeerId]) -> None:
         self._digest = None
+        self.version += 1
         for peer in list(peers):
             self._look_at(peer)
 
     def _look_at(self, peer: PeerId) -> None:
         credential, record = self._admissions.best(peer, self._now), self._records.get(peer)
         if credential is None or record is None:
-            self._members.pop(peer, None)
+            self._remove(peer)
             return
         member = record.member(credential.certificate.name)
         if self._members.get(peer) != member:
             self._members[peer] = member
+            self.members_version += 1
+
+    def _remove(self, peer: PeerId) -> None:
+        if self._members.pop(peer, None) is not None:
+            self.members_version += 1
 
     def _names(self, peer: PeerId) -> set[str]:
         return {credential.certificate.name for credential in self._admissions.credentials(peer)}
@@ -315,7 +324,7 @@ class Roster:
         return False
 
     def _forget(self, peer: PeerId) -> None:
-        self._members.pop(peer, None)
+        self._remove(peer)
         self._records.pop(peer, None)
         self._keys.pop(peer, None)
         self._digest = None
