@@ -3,7 +3,7 @@ and asked for the passphrase, so that this process needs none of what that takes
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
@@ -19,6 +19,10 @@ class Setup:
     identity, as `Identity.to_bytes` gives it without a passphrase. `parent_fd` is the channel to whoever started it, and
     `zygote_fd` where to ask for trainers; -1 where it is on its own. `pace_s`: a Learn starts at the earliest this long after
     the one before. `metrics_port`: where on loopback Prometheus is answered; 0 for nowhere.
+
+    `founded`: charter, roster and credential are in the directory, and so is everything about the others; `members` is the node
+    itself, and `index` which of `parts` of a bundled data set it has. `addresses`: where it says that it can be dialled, at most
+    three. `door`: HOST:PORT of its join door; "" for none. `topology`: overlay and degree.
     """
 
     network: str
@@ -43,10 +47,20 @@ class Setup:
     parent_fd: int = -1
     zygote_fd: int = -1
     metrics_port: int = 0
+    founded: bool = False
+    parts: int = 0
+    addresses: tuple[str, ...] = ()
+    door: str = ""
+    topology: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def own(self) -> Member:
-        return self.members[self.index]
+        return self.members[0 if self.founded else self.index]
+
+    @property
+    def count(self) -> int:
+        """Among how many a bundled data set is divided."""
+        return self.parts if self.founded else len(self.members)
 
 
 def to_fd(setup: Setup) -> int:
