@@ -20,8 +20,8 @@ class Setup:
     `zygote_fd` where to ask for trainers; -1 where it is on its own. `pace_s`: a Learn starts at the earliest this long after
     the one before. `metrics_port`: where on loopback Prometheus is answered; 0 for nowhere.
 
-    `founded`: charter, roster and credential are in the directory, and so is everything about the others; `members` is the node
-    itself, and `index` which of `parts` of a bundled data set it has. `addresses`: where it says that it can be dialled, at most
+    `founded`: charter, roster and credential are in the directory, and so is what is known of others; `members` is the node
+    itself, and `index` which of `parts` of a bundled data set it has. `addresses`: where it says it can be dialled, at most
     three. `door`: HOST:PORT of its join door; "" for none. `topology`: overlay and degree.
     """
 

@@ -8,6 +8,7 @@ from p2pfl.protocol.admission import (
     admissions,
     armor,
     certificate,
+    credential_line,
     invite,
     join,
     reconciliation,
@@ -81,6 +82,11 @@ def invite_line() -> str:
     return "\n".join(["| field | type | bound |", "|---|---|---|", *listed(invite.FIELDS, ())])
 
 
+def certified_line() -> str:
+    """What a credential's line contains."""
+    return "\n".join(["| field | type | bound |", "|---|---|---|", *listed(credential_line.FIELDS, ())])
+
+
 def bounds() -> str:
     """What there is of everything."""
     rows = [f"| `{name}` | {getattr(module, name):,.0f} | {what} |" for module, name, what in BOUNDS]
@@ -94,7 +100,14 @@ def listed(fields: dict[str, Field], first: tuple[str, ...]) -> list[str]:
     return ["| " + " | ".join((*before, f"`{name}`", field.type, field.bound)) + " |" for before, (name, field) in rows]
 
 
-TABLES = {"statements": statements, "messages": messages, "papers": papers, "invite line": invite_line, "bounds": bounds}
+TABLES = {
+    "statements": statements,
+    "messages": messages,
+    "papers": papers,
+    "invite line": invite_line,
+    "credential line": certified_line,
+    "bounds": bounds,
+}
 
 
 def generated(text: str) -> str:
@@ -117,7 +130,7 @@ def test_every_reason_that_the_page_names_exists() -> None:
     text = DOC.read_text(encoding="utf-8")
     named = set(re.findall(r"`([a-z]+_[a-z]+|held|full|revoked|version|kind)`", text))
     known = {reason.value for reason in Reason}
-    fields = {name for form in FORMS.values() for name in form.fields} | set(invite.FIELDS)
+    fields = {name for form in FORMS.values() for name in form.fields} | set(invite.FIELDS) | set(credential_line.FIELDS)
     fields |= {name for kinds in (join.FIELDS, reconciliation.FIELDS) for kind in kinds.values() for name in kind}
     assert named <= known | fields, named - known - fields
     assert {reason.value for reason in ADMISSION} <= named

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from p2pfl.protocol.admission.authority import ask, credential_line, read_credential, read_request, request_line
+from p2pfl.protocol.admission.authority import ask, read_request, request_line
+from p2pfl.protocol.admission.credential_line import CredentialLine
 from p2pfl.protocol.admission.invite import InviteLine
 from p2pfl.protocol.admission.record import RECORD
 from p2pfl.protocol.admission.revocation import REVOCATION, Cause
@@ -17,7 +18,7 @@ NET, ANN, BOB = Network(), Person("ann"), Person("bob")
 
 
 def test_recorded_statements_are_read_and_are_their_signers() -> None:
-    credential = read_credential(RECORDED["credential"], NET.root.key, NET.id)
+    credential = CredentialLine.parse(RECORDED["credential"]).statement()
     assert credential.identity == BOB.id and credential.receipt is not None and credential.receipt.admitter == ANN.id
     assert InviteLine.parse(RECORDED["invite"]).network == NET.id
     assert read_request(RECORDED["request"]).identity == ANN.id
@@ -33,7 +34,7 @@ def test_recorded_statements_are_read_and_are_their_signers() -> None:
 
 def test_what_is_written_now_is_byte_for_byte_what_was_recorded() -> None:
     admitted = NET.admitted(NET.invite(by=NET.issuer), BOB, by=ANN)
-    assert credential_line(admitted) == RECORDED["credential"]
+    assert str(CredentialLine.make(NET.name, NET.root.key, admitted, {"10.0.0.1:7781": b"k" * 32})) == RECORDED["credential"]
     assert str(NET.invite()) == RECORDED["invite"]
     assert request_line(ask(signer(ANN.identity.sign_seed), ANN.id, "ann", NOW)) == RECORDED["request"]
     assert ANN.record(NET.id, neighbors=[BOB.id]).data.hex() == RECORDED["record"]

@@ -1,6 +1,7 @@
 """One pasted line makes a member; a line that is not as it was written says so. Requests travel as lines too."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,13 +13,12 @@ from p2pfl.protocol.admission.authority import (
     FILE,
     Authority,
     ask,
-    credential_line,
-    read_credential,
     read_request,
     request_line,
 )
 from p2pfl.protocol.admission.certificate import DAY_S, Role
 from p2pfl.protocol.admission.clock import OFF_S, is_off
+from p2pfl.protocol.admission.credential_line import CredentialLine
 from p2pfl.protocol.admission.invite import InviteLine
 from p2pfl.protocol.admission.statement import public_key, signer
 from p2pfl.protocol.charter import network_id
@@ -29,6 +29,7 @@ from tests.admission import DAY, NAME, NOW, Network, Person
 ANN, EVE = Person("ann"), Person("eve")
 NET = Network()
 LINE = str(NET.invite(by=NET.issuer))
+DOOR = {"10.0.0.1:7781": b"k" * 32}
 ENTROPY = SeededEntropy(7, b"invite")
 
 
@@ -145,7 +146,13 @@ def test_a_request_signed_by_its_identity_is_answered_with_a_credential_that_fit
     credential = NET.issuer.certify(request, NOW, 30, serial=7)
     assert (credential.identity, credential.certificate.role, credential.certificate.serial) == (ANN.id, Role.RELAY, 7)
     assert credential.certificate.not_before == NOW - DAY_S and credential.certificate.not_after == NOW + 30 * DAY_S
-    assert read_credential(credential_line(credential), NET.root.key, NET.id) == credential
+    line = CredentialLine.parse(str(CredentialLine.make(NET.name, NET.root.key, credential, DOOR)))
+    assert (line.statement(), line.network, line.addresses, line.transport_keys) == (
+        credential,
+        NET.id,
+        ("10.0.0.1:7781",),
+        (b"k" * 32,),
+    )
 
 
 def test_a_request_for_somebody_elses_key_is_refused() -> None:
@@ -155,8 +162,11 @@ def test_a_request_for_somebody_elses_key_is_refused() -> None:
 
 
 def test_a_credential_of_another_network_is_refused() -> None:
-    line = credential_line(Network(seed=2).direct(ANN))
-    assert failure_of(lambda: read_credential(line, NET.root.key, NET.id)).code == "bad_credential"
+    line = CredentialLine.make(NET.name, NET.root.key, Network(seed=2).direct(ANN), DOOR)
+    assert failure_of(lambda: CredentialLine.parse(str(line))).code == "bad_credential"
+    assert failure_of(lambda: CredentialLine.make(NET.name, NET.root.key, NET.direct(ANN), {})).code == "no_door"
+    lopsided = replace(CredentialLine.make(NET.name, NET.root.key, NET.direct(ANN), DOOR), transport_keys=(b"k" * 32,) * 2)
+    assert failure_of(lambda: CredentialLine.parse(str(lopsided))).code == "bad_credential"
 
 
 def test_no_certificate_lasts_longer_than_ninety_days_or_than_its_issuer() -> None:

@@ -156,22 +156,6 @@ def read_request(line: str) -> Request:
     return request
 
 
-def credential_line(credential: Credential) -> str:
-    """The credential as a line of text."""
-    return armor.to_line("credential", credential.data)
-
-
-def read_credential(line: str, root: bytes, network: bytes) -> Credential:
-    """The credential in a line, if the root vouches for it. Raises `Failure` with exit code IDENTITY."""
-    try:
-        credential = Credential.read(armor.from_line("credential", line))
-        credential.verify(root, network)
-    except RejectedFrame as refused:
-        message = f"This credential is not for this network, or was changed ({refused.reason})."
-        raise _failure("bad_credential", message, "Ask for it again.") from None
-    return credential
-
-
 def check_name(name: str) -> None:
     """Raises `Failure` unless a member or a network can be called so."""
     try:
