@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from p2pfl.protocol.membership.rules import EDGE, LAN, MembershipRules
-from tests.village import Village, id_of
+from tests.village import WALL, Village, id_of, record_of
 
 HEALED_S = 2 * 1.5 * LAN.reconnect_s + 2 * 1.5 * LAN.push_pull_s  # two dials and two comparisons, at their slowest
 
@@ -77,6 +77,16 @@ def test_a_newcomer_that_knows_one_member_knows_all_and_is_known_by_all_within_5
     village = settled(16)
     village.join(99, via=village.living[0])
     village.until(village.agree, within=5.0)
+
+
+def test_whom_the_door_of_one_member_let_in_all_know_before_it_says_a_word() -> None:
+    """Else it would have to be let in anew by everybody whom it dials."""
+    village = settled(24)
+    door, newcomer = village.living[0], village.build(24)
+    village.houses[door].registry.learn(b"member" + newcomer, record_of(newcomer).data, WALL)
+    village.call(door, lambda life: life.registry_changed(village.instant(door)))
+    village.until(lambda: all(newcomer in village.houses[peer].registry.members for peer in village.living), within=5.0)
+    assert all(newcomer in village.life(peer).view for peer in village.living)
 
 
 def test_two_seconds_of_latency_with_one_of_jitter_kill_nobody() -> None:

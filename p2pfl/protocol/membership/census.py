@@ -255,8 +255,14 @@ class Census:
         return min((*doubts, *(self.ends(peer) for peer in self.view.suspects)), default=float("inf"))
 
     def revise(self) -> None:
-        """Drop whom the registry does not hold any more: revoked, or expired."""
+        """Drop whom the registry does not hold any more: revoked, or expired. Whom it learned of without us, by the join door,
+        is live until shown otherwise; and we tell of it, since nobody else may know whose links to let in."""
         members = self.registry.members
+        for peer in sorted(peer for peer in members if peer != self.own and self.version(peer) is None):
+            record = self.registry.records.get(peer)
+            if record is not None and not record.has_left:
+                self.enter(record)
+                self.spread(record, None, with_credential=True)
         for peer in [peer for peer in self.view.live if peer != self.own and peer not in members]:
             self.view.remove(peer)
             self._heard.pop(peer, None)

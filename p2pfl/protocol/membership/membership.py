@@ -176,7 +176,7 @@ class Membership:
         return self._settle(now)
 
     def registry_changed(self, now: Instant) -> list[MembershipEffect]:
-        """A credential expired, or the registry learned something by itself."""
+        """A credential expired, or the registry learned something by itself: whom the join door let in is told of from here."""
         self._wake(now)
         self._census.revise()
         return self._settle(now)
