@@ -1,5 +1,6 @@
 """Unlucky networks, machines and moments: what each costs a peer, and that it costs no more."""
 
+from collections import deque
 from collections.abc import Callable
 
 import pytest
@@ -48,6 +49,22 @@ def lose(ring: Ring, is_lost: Callable[[int, int, wire.Message], bool]) -> None:
         return None if is_lost(ring.ids.index(a), ring.ids.index(b), wire.decode(frames[0])) else frames
 
     ring.tamper = tamper
+
+
+def run_late(ring: Ring, latency_s: float, seconds: float) -> None:
+    """So long, during which every message takes `latency_s`."""
+    under_way: deque[tuple[float, int, FrameReceived]] = deque()
+    ring.tamper = lambda a, b, frames: under_way.append((ring.time + latency_s, ring.ids.index(b), FrameReceived(a, frames)))
+    until = ring.time + seconds
+    ring.settle()
+    while ring.time < until:
+        deadlines = [stage.peer.deadline for stage in ring if stage.peer.deadline is not None]
+        moments = [until, *deadlines, *(due for due, *_ in list(under_way)[:1])]
+        ring.pass_time(max(min(moments), ring.time) - ring.time)
+        while under_way and under_way[0][0] <= ring.time:
+            _, k, event = under_way.popleft()
+            ring.tell(k, event)
+        ring.settle()
 
 
 def everyone_ends(ring: Ring, within_s: float = 100.0) -> None:
@@ -187,6 +204,24 @@ def test_a_lost_chunk_costs_its_update_and_one_deadline(index: int) -> None:
     assert ring[0].peer.ledger.of(ring.ids[1]).applied == 2
     assert sorted(ended.waited_s for ended in ring[0].of(RoundEnded))[-2:] == [0.0, 5.0]
     assert books_balance(ring)
+
+
+@pytest.mark.parametrize(("n", "padding"), [(2, 0), (4, 0), (2, 70_000)])
+def test_a_link_that_gets_slower_than_the_deadline_stretches_it_and_carries_updates_again(n: int, padding: int) -> None:
+    """Else every update came when its round is over, nobody saw one, and the deadline stayed what it was, for ever."""
+    rules = GossipRules(rounds=0, floor_s=1.0, ceiling_s=20.0, gather_s=5.0)
+    ring = Ring(n, rules, padding=padding, edges=[(i, j) for i in range(n) for j in range(n) if i != j])
+    ring.start()
+    run_late(ring, latency_s=0.01, seconds=2.0)
+    applied = ring[0].peer.ledger.of(ring.ids[1]).applied
+    assert applied >= 20
+    assert ring[0].of(RoundEnded)[-1].waited_s < 0.1
+
+    run_late(ring, latency_s=2.5, seconds=200.0)
+    applied = ring[0].peer.ledger.of(ring.ids[1]).applied
+    run_late(ring, latency_s=2.5, seconds=100.0)
+    assert ring[0].peer.ledger.of(ring.ids[1]).applied >= applied + 5
+    assert all(ended.waited_s <= 20.0 for ended in ring[0].of(RoundEnded))
 
 
 # ---- restarts -----------------------------------------------------------------------------------------------------------

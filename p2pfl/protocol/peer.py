@@ -373,6 +373,7 @@ class Peer:
     def _offered(self, hop: PeerId, offer: wire.Offer, body: Sized | None, now: Instant) -> list[Effect]:
         was_ready = self._neighbors.of(hop).is_ready
         effects = self.inbox.offered(hop, offer, body, self._is_expected)
+        self._wait.offered(hop, now.monotonic)
         return effects + self._catch_up_if_new(hop, was_ready) + self._look_again(hop, now)
 
     def _is_expected(self, sender: PeerId, step: int) -> bool:

@@ -2,8 +2,12 @@
 
 A round waits for those its plan names whose link is up, until all of them are here or its deadline has come. What a neighbor
 does changes only whether this neighbor is awaited; so `look_at` looks at one, however many there are.
+
+Patience follows how late everybody was, those included who came too late to be mixed: else a link that once became slower than
+the deadline would exchange nothing for ever.
 """
 
+from collections import deque
 from math import inf
 
 from p2pfl.protocol.charter import GossipRules
@@ -13,6 +17,7 @@ from p2pfl.protocol.round import Plan, Waits
 from p2pfl.protocol.slots import Slots
 
 OPINIONS_MIN = 3  # under a schedule: of fewer, one liar would be the lower median
+BEGINNINGS = 64  # rounds whose beginning is remembered, to tell how late their updates are
 
 
 class Wait:
@@ -31,6 +36,8 @@ class Wait:
         self._is_gathering = True  # the first of all: peers start at different times
         self._named: dict[PeerId, Neighbor] = {}  # whom this round receives from, in canonical order
         self._awaited: set[PeerId] = set()
+        self._beginnings: deque[tuple[int, float]] = deque(maxlen=BEGINNINGS)
+        self._too_late: dict[PeerId, float] = {}  # seconds, of those whose older rounds' updates came since the last mix
 
     def begin(self, now: float, least: float) -> float:
         """Wait for this round's neighbors from now on, at least so many seconds; returns the deadline."""
@@ -39,6 +46,8 @@ class Wait:
         self._named = {peer: self._neighbors.of(peer) for peer in senders}
         self._awaited = {peer for peer, neighbor in self._named.items() if self._is_awaited(peer, neighbor)}
         patience = self._rules.gather_s if self._is_gathering else self._waits.patience()
+        if not self._is_gathering:
+            self._beginnings.append((self._slots.round, now))
         return now + max(patience, least)
 
     def begin_period(self, now: float, seconds: float) -> float:
@@ -54,22 +63,48 @@ class Wait:
         else:
             self._awaited.discard(peer)
 
+    def offered(self, peer: PeerId, now: float) -> None:
+        """A neighbor signed an update. If it is of a round that is over here, it shows how long that was too short."""
+        step = self._neighbors.of(peer).signed_step
+        if step < self._slots.round and (began := self._beginning_of(step)) is not None:
+            self._too_late[peer] = now - began
+
     def is_complete(self, now: float) -> bool:
         """Whether nothing that is worth waiting for can still come."""
         return not self._awaited and now >= self._began + self._least and not self._is_cut_off()
 
     def end(self, now: float) -> None:
-        """The wait is over. Remember how late everybody was who has come this far: once a round, however many updates somebody
-        sends. Who is further was not late."""
+        """The wait is over. Remember how late everybody was of whom anything came: once a round, however many updates somebody
+        sends. Of whom nothing came there is nothing to learn."""
         self.seconds = now - self._began
         if not self._is_gathering:
             for peer in self._named:
-                update = self._slots.current(peer)
-                if update is not None and update.payload is not None and update.header.step == self._slots.round:
-                    self._waits.observe(update.whole_at - self._began)
-                elif self._slots.later(peer) is not None:
-                    self._waits.observe(0.0)
+                if (late := self._lateness(peer, now)) is not None:
+                    self._waits.observe(min(late, self._rules.ceiling_s))
         self._is_gathering = False
+        self._too_late.clear()
+
+    def _lateness(self, peer: PeerId, now: float) -> float | None:
+        """Seconds after our own update. Who is further was not late. Of who is cut short it is a guess, as long again, so that
+        after a few rounds a transfer that is longer than the deadline has enough."""
+        update = self._slots.current(peer)
+        if self._slots.later(peer) is not None and (update is None or update.header.step < self._slots.round):
+            return 0.0
+        began = None if update is None else self._beginning_of(update.header.step)
+        if update is None or began is None:
+            return self._too_late.get(peer)
+        if update.payload is not None:
+            return update.whole_at - began
+        return 2 * (now - began) if self._neighbors.of(peer).is_ready else None
+
+    def _beginning_of(self, round: int) -> float | None:
+        """When this round's wait began here, or that of the first one after it."""
+        found = None
+        for other, began in reversed(self._beginnings):
+            if other < round:
+                break
+            found = began
+        return found
 
     def round_to_join(self) -> int:
         """The round to mix in: a peer that was slow or away, and has nothing to mix in its own round while most neighbors are
