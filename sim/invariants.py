@@ -8,19 +8,20 @@
 - Every model is finite.
 - An age grows by one's own steps, and by what the charter lets a neighbor add.
 
-What an event can break is checked at that event; the books of a peer whenever it has learned, which every update ends up in;
-the books between all pairs every `EVENTS` events, and at the end. Peers in the hands of an attacker are excused from what they
-send, their neighbors from nothing. A violation is a bug of ours and ends the run.
+What an event can break is checked at that event; the books of a peer whenever it has learned, which every update ends up in,
+with all of whom it was told or held anything since the last time; all books, and those between all pairs, every `EVENTS`
+events and at the end. Peers in the hands of an attacker are excused from what they send, their neighbors from nothing. A
+violation is a bug of ours and ends the run.
 """
 
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from p2pfl.failure import ExitCode, Failure
-from p2pfl.learning.codec import largest_magnitude
+from p2pfl.learning.codec import is_within
 from p2pfl.protocol import wire
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import Effect, Event, FrameReceived, Learn, Learned, LearnFailed, PeerId, Rejected, Send
@@ -64,6 +65,7 @@ class _Books:
     told: Counter[PeerId] = field(default_factory=Counter)  # and not refused early
     learning: list[PeerId] = field(default_factory=list)  # whose updates are in the `Learn` under way
     applied: dict[PeerId, deque[tuple[int, int]]] = field(default_factory=dict)
+    moved: set[PeerId] = field(default_factory=set)  # whose books may have changed since they were looked at
 
 
 class Invariants:
@@ -100,9 +102,10 @@ class Invariants:
             if _is_offer(event.frames):
                 self._told[event.hop, host.index] += 1
                 books.told[event.hop] += not is_refused
+                books.moved.add(event.hop)
         elif isinstance(event, Learned):
             self._check_learned(host, books, event)
-            self._check_books(host, books)
+            self._check_books(host, books, books.moved)
 
     def stepped(self) -> None:
         """One event is over, and all that came of it was carried out."""
@@ -114,13 +117,14 @@ class Invariants:
         """All books, of every peer and between all pairs."""
         hosts = self._federation.hosts
         for index, books in self._books.items():
-            self._check_books(hosts[index], books)
+            self._check_books(hosts[index], books, {*books.told, *books.sent})
         for host in hosts:
             if host.index not in self._excused:
                 self._check_links(host)
 
     def _check_offer(self, host: "Host", books: _Books, send: Send) -> None:
         books.sent[send.to] += 1
+        books.moved.add(send.to)
         head = cast(bytes, send.frames[0])
         if head is books.head:
             return  # the same offer to another of its readers
@@ -139,7 +143,7 @@ class Invariants:
                 if number in seen:
                     self._violated(host, f"applies update {number} of {self._name(verdict.sender)} again")
                 seen.append(number)
-        if not isfinite(largest_magnitude(host.state.vector)):
+        if not is_within(host.state.vector, inf):
             self._violated(host, "has a model that is not finite")
         age, grown = host.peer.age, host.peer.age - books.age
         gossip = self._federation.world.gossip
@@ -148,22 +152,21 @@ class Invariants:
             self._violated(host, f"grows by {grown} steps in one Learn, from age {books.age} to {age}")
         books.age = age
 
-    def _check_books(self, host: "Host", books: _Books) -> None:
+    def _check_books(self, host: "Host", books: _Books, among: Iterable[PeerId]) -> None:
+        """The books with these peers. What is held or learned now may have moved at the next look."""
         ledger, held = books.peer.ledger, [update.sender for update in books.peer.inbox.slots]
-        for peer in held:
+        for peer in among:
             if (count := held.count(peer)) > HELD_MAX:
                 self._violated(host, f"holds {count} updates of {self._name(peer)}")
-        for peer, told in books.told.items():
-            counts = ledger.pairs.get(peer, _NOTHING)
+            counts, told, sent = ledger.pairs.get(peer, _NOTHING), books.told.get(peer, 0), books.sent.get(peer, 0)
             known = counts.applied + counts.rejected + counts.superseded + counts.lost
-            there = held.count(peer) + books.learning.count(peer)
+            there = count + books.learning.count(peer)
             if told != known + there:
                 accounts = f"accounts for {known + there}: {counts}, {there} held"
                 self._violated(host, f"was told of {told} updates of {self._name(peer)} and {accounts}")
-        for peer, sent in books.sent.items():
-            counted = ledger.pairs.get(peer, _NOTHING).sent
-            if sent != counted:
-                self._violated(host, f"sent {sent} updates to {self._name(peer)} and counted {counted}")
+            if sent != counts.sent:
+                self._violated(host, f"sent {sent} updates to {self._name(peer)} and counted {counts.sent}")
+        books.moved = {*held, *books.learning}
 
     def _check_links(self, sender: "Host") -> None:
         links = self._federation.links

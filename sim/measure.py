@@ -50,7 +50,9 @@ class Measures:
         self._is_up = np.zeros(peers, dtype=bool)
         self._begun = 0
         self._rows = [_Row() for _ in range(rounds + 1)]
-        self._reached = np.full(peers, -1)
+        self._reached = [-1] * peers
+        self._passed = [0] * (rounds + 1)  # how many of those who are up have ended each row, or a later one
+        self._count_up = 0
         self._closed = 0  # rows that everybody who is up has ended
         self._reported = 0
         self._on_round = on_round
@@ -69,6 +71,8 @@ class Measures:
         self.bytes_sent[row:, peer], self.bytes_received[row:, peer] = sent, received
         if row >= self._closed:
             self.consensus_distance[row] = self._rows[row].joined(mixed.astype(np.float64))
+        if self._is_up[peer]:
+            self._pass(self._reached[peer] + 1, row, 1)
         self._reached[peer] = row
         if row >= self._begun:  # the first who ends it
             self.up[self._begun : row + 1] = self._is_up
@@ -77,11 +81,11 @@ class Measures:
 
     def came(self, peer: int) -> None:
         """A peer is up from now on."""
-        self._is_up[peer] = True
+        self._count(peer, True)
 
     def went(self, peer: int) -> None:
         """A peer is away from now on; nobody waits for its rows."""
-        self._is_up[peer] = False
+        self._count(peer, False)
         self._report()
 
     @property
@@ -89,18 +93,32 @@ class Measures:
         """Which the first of the peers is in: the same that `up` counts by."""
         return float(self._begun)
 
+    def _count(self, peer: int, is_up: bool) -> None:
+        if self._is_up[peer] != is_up:
+            self._is_up[peer] = is_up
+            self._count_up += 1 if is_up else -1
+            self._pass(0, self._reached[peer], 1 if is_up else -1)
+
+    def _pass(self, first: int, last: int, by: int) -> None:
+        for row in range(first, last + 1):
+            self._passed[row] += by
+
     def _report(self) -> None:
         """Rows are closed in order, when everybody who is up has ended them. They are reported then too, or before that, when
-        half of those who are up have ended the next: so that no straggler hides how far the others are."""
-        awaited = self._reached[self._is_up]
-        if len(awaited):
-            least, middle = int(awaited.min()), int(np.partition(awaited, (len(awaited) - 1) // 2)[(len(awaited) - 1) // 2])
-        else:
-            least = middle = int(self._reached.max())
-        while self._closed <= min(least, len(self._rows) - 1):
+        half of those who are up have ended the next: so that no straggler hides how far the others are. Where nobody is up, the
+        furthest counts."""
+        while self._closed < len(self._rows) and self._is_passed(self._closed, self._count_up):
             self._rows[self._closed].close()
             self._closed += 1
-        while self._reported <= min(max(least, middle - 1), len(self._rows) - 1):
+        half = self._count_up - (self._count_up - 1) // 2
+        while self._reported < len(self._rows) and (
+            self._reported < self._closed
+            or (self._reported + 1 < len(self._rows) and self._is_passed(self._reported + 1, half))
+        ):
             if self._on_round is not None:
                 self._on_round(self._reported, self.accuracy[self._reported])
             self._reported += 1
+
+    def _is_passed(self, row: int, count: int) -> bool:
+        """Whether so many of those who are up have ended this row."""
+        return self._passed[row] >= count if self._count_up else row <= max(self._reached)

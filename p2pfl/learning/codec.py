@@ -7,6 +7,7 @@ A codec is a pair of functions with a memory per sender, for codecs that build o
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 Vector = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 Memory = Mapping[str, NDArray[np.generic]]
+
+ROUNDED = 1 - 1e-6  # what rounding may leave of a square, and more
+LARGEST_SUM = 1e38  # of squares that float32 holds
 
 
 class Unencodable(Exception):
@@ -64,8 +68,8 @@ def _plain(wire: np.dtype[np.floating]) -> Codec:
     largest = float(np.finfo(wire).max)
 
     def encode(vector: Vector, memory: Memory) -> tuple[Bytes, Memory]:
-        bound = largest_magnitude(vector)
-        if not bound <= largest:
+        if not is_within(vector, largest):
+            bound = largest_magnitude(vector)
             raise Unencodable(f"a value of {bound:g} does not fit {wire.name}, which ends at {largest:g}")
         return _converted(vector, wire).view(np.uint8), memory
 
@@ -74,11 +78,8 @@ def _plain(wire: np.dtype[np.floating]) -> Codec:
         if octets.size != dimension * wire.itemsize:
             raise Refused("wrong_length")
         vector = _converted(octets.view(wire), np.dtype(np.float32))
-        bound = largest_magnitude(vector)
-        if not np.isfinite(bound):
-            raise Refused("non_finite")
-        if bound > max_abs:
-            raise Refused("too_large")
+        if not is_within(vector, max_abs):
+            raise Refused("too_large" if np.isfinite(largest_magnitude(vector)) else "non_finite")
         return vector, memory
 
     return Codec(encode, decode, lambda dimension: dimension * wire.itemsize)
@@ -90,6 +91,19 @@ def _converted(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     # Torch converts to and from float16 in hardware: 30 times as fast as numpy, 1,000 times where values are subnormal.
     native = np.require(values, dtype=values.dtype.newbyteorder("="), requirements="W")
     return torch.from_numpy(native).to(getattr(torch, dtype.name)).numpy().astype(dtype, copy=False)
+
+
+def is_within(vector: Vector, bound: float) -> bool:
+    """Whether all values are finite and none is further from 0 than `bound`.
+
+    The sum of the squares nearly always tells, in half the time that the largest takes: no rounding makes a sum of what is not
+    negative less than any of it. Only where that sum is over the square of the bound does the largest decide.
+    """
+    squares = float(np.vdot(vector, vector))
+    if squares < min(bound * bound * ROUNDED, LARGEST_SUM):
+        return True
+    largest = largest_magnitude(vector)
+    return isfinite(largest) and largest <= bound
 
 
 def largest_magnitude(vector: Vector) -> float:

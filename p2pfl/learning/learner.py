@@ -12,7 +12,7 @@ from p2pfl.failure import Failure
 from p2pfl.learning import minibatch
 from p2pfl.learning.aggregation import AGGREGATORS
 from p2pfl.learning.algorithms import ALGORITHMS
-from p2pfl.learning.codec import CODECS, Bytes, Memory, Refused, Unencodable, Vector, largest_magnitude, round_trip
+from p2pfl.learning.codec import CODECS, Bytes, Memory, Refused, Unencodable, Vector, is_within, largest_magnitude, round_trip
 from p2pfl.learning.data.tensors import Pair, as_tensors
 from p2pfl.learning.evaluation import measure
 from p2pfl.learning.local import descend, no_momentum
@@ -168,10 +168,10 @@ class Learner:
         except Exception as error:
             raise LearningFailed(f"the task's evaluation raised {_first_line(error)}") from error
 
-    def rows(self, request: LearnRequest) -> torch.Tensor:
+    def rows(self, request: LearnRequest) -> NDArray[np.int64]:
         """Which rows of `train` make up the minibatches of this `Learn`, [local steps, batch]."""
         size, peer = self.training.batch_size, self._peer.index
-        return torch.from_numpy(minibatch.indices(self._seed, peer, request.step, self.samples, size, request.local_steps))
+        return minibatch.indices(self._seed, peer, request.step, self.samples, size, request.local_steps)
 
     def finish(self, begun: Begun, after: LearnerState, metrics: Mapping[str, float]) -> tuple[LearnerState, Computed]:
         """Encode the trained state. Raises `LearningFailed` for one that its readers must refuse."""
@@ -196,14 +196,14 @@ class Learner:
         except Unencodable as error:
             raise LearningFailed(f"the model to mix with can't be encoded: {error}") from error
         mixed = AGGREGATORS[AGGREGATOR](state.vector, own, list(rows.values()), [weights[sender] for sender in rows])
-        if not largest_magnitude(mixed) <= self._limits.max_abs:
+        if not is_within(mixed, self._limits.max_abs):
             # Each was within bounds and their sum is not: keep the old vector. Nobody's update was used, so nobody's counts.
             mixed, verdicts = state.vector, verdicts | dict.fromkeys(rows, "too_large")
         return mixed, tuple(verdicts.items())
 
     def _descended(self, vector: Vector, state: LearnerState, request: LearnRequest) -> tuple[LearnerState, float]:
         inputs, targets = self.train
-        batches = ((inputs[batch], targets[batch]) for batch in self.rows(request))
+        batches = ((inputs[batch], targets[batch]) for batch in torch.from_numpy(self.rows(request)))
         start = torch.from_numpy(vector), torch.from_numpy(state.momentum), _tensors(state.local)
         try:
             chance = torch_seed(self._seed, self._peer.index, "training", request.step)
@@ -213,8 +213,8 @@ class Learner:
         return LearnerState(end.vector.numpy(), end.momentum.numpy(), _arrays(end.local), state.codec), end.loss
 
     def _encoded(self, vector: Vector, state: LearnerState) -> tuple[Bytes, Memory]:
-        bound = largest_magnitude(vector)
-        if not bound <= self._limits.max_abs:
+        if not is_within(vector, self._limits.max_abs):
+            bound = largest_magnitude(vector)
             raise LearningFailed(f"training diverged: a parameter of {bound:g} is over max_abs = {self._limits.max_abs:g}")
         try:
             return self._codec.encode(vector, state.codec)

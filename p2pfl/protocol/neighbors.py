@@ -1,5 +1,6 @@
 """What a peer knows of each neighbor: whether it can be reached, how far it is, whether it has said good-bye."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from p2pfl.protocol.events import PeerId
@@ -50,6 +51,20 @@ class Neighbors:
         if neighbor is None:
             neighbor = self._neighbors[peer] = Neighbor()
         return neighbor
+
+    def silent(self, among: Iterable[PeerId]) -> list[PeerId]:
+        """Who is linked and was not heard yet."""
+        known = self._neighbors
+        return [peer for peer in among if (one := known.get(peer)) is not None and one.has_link and not one.is_heard]
+
+    def listening(self, among: Iterable[PeerId]) -> list[PeerId]:
+        """Who can be reached and has not said good-bye."""
+        known = self._neighbors
+        return [
+            peer
+            for peer in among
+            if (one := known.get(peer)) is not None and one.has_link and one.is_heard and not one.is_parted
+        ]
 
     def link_up(self, peer: PeerId) -> None:
         self.of(peer).has_link = True

@@ -6,6 +6,8 @@
 *Rounds*: train, offer the update to this round's neighbors, wait for theirs, mix. *Async*: every period merge by age what has
 come, train, push to one random neighbor. There is no barrier and nobody to ask: a neighbor who is gone, late or hostile costs
 at most one adaptive deadline, and its weight goes to the peer itself.
+
+Where members come and go, `liveness` hosts the membership, and the plan follows the live view.
 """
 
 from collections.abc import Mapping, Sized
@@ -25,35 +27,43 @@ from p2pfl.protocol.events import (
     Arrived,
     DeadlineReached,
     Dial,
+    DialRefused,
     Effect,
     Event,
     Finished,
     FrameReceived,
+    Greet,
     Instant,
     Learn,
     Learned,
     LearnFailed,
     LinkDown,
     LinkUp,
+    MembershipEffect,
     Opened,
     Payload,
     PeerId,
     Persist,
+    RegistryChanged,
     Rejected,
     Release,
+    Revocation,
     RoundEnded,
     Sealed,
     Send,
     Started,
     StopRequested,
+    Strained,
+    Suspended,
 )
 from p2pfl.protocol.inbox import Inbox
 from p2pfl.protocol.ledger import Ledger
+from p2pfl.protocol.liveness import Liveness
 from p2pfl.protocol.neighbors import Neighbors
 from p2pfl.protocol.outbox import Outbox, OwnUpdate
 from p2pfl.protocol.randomness import Choices, Entropy
 from p2pfl.protocol.room import Room
-from p2pfl.protocol.round import Plan, age_weights
+from p2pfl.protocol.round import Plan, age_weights, newcomer_weights
 from p2pfl.protocol.wait import Wait
 from p2pfl.protocol.window import ReplayWindow
 
@@ -69,7 +79,7 @@ class State(Enum):
 
 
 class Peer:
-    """The state machine. `handle` is the only door; `deadline` is the next monotonic moment it wants `DeadlineReached`."""
+    """The state machine. `handle` is the only door."""
 
     def __init__(
         self,
@@ -87,13 +97,14 @@ class Peer:
         evaluate_every: int = 1,
         room: int | None = None,
         reader: wire.Reader = wire.READER,
+        liveness: Liveness | None = None,
     ) -> None:
         """`members` may change while the peer lives; who is not in it now is a stranger. `restored` is the newest
         `Persist.state` of an earlier life; the learner must have been restored with it. `evaluate_every` is how many rounds lie
         between evaluations; the first and the last are always evaluated. `room` is how many long updates of others may take
-        memory at once; None for all that may come. `reader` may remember what other peers of an engine were sent."""
+        memory at once; None for all that may come. `reader` may remember what other peers of an engine were sent.
+        With `liveness`, `plan` is its plan now, and the peer follows it."""
         self.own = own
-        self.deadline: float | None = None
         self.ledger = Ledger()
         self.state = State.IDLE
         self.step = 0  # of the Learn under way or last delivered
@@ -108,6 +119,7 @@ class Peer:
         self._reader = reader
         self._choices = choices
         self._window = ReplayWindow()
+        self._due: float | None = None  # monotonic, of the state it is in
         self._learned_step = 0
         self._learn: Learn | None = None
         self._failures = 0
@@ -117,12 +129,21 @@ class Peer:
             self._restore(restored)
         self._neighbors = Neighbors()
         self._allowances = Allowances(Allowance())
-        places = Room(room, lambda: len(plan.senders))
+        places = Room(room, lambda: len(self._plan.senders))
         self.inbox = Inbox(own, signer, charter, self._window, self.ledger, self._neighbors, places, reader)
         self.inbox.slots.advance(self.step)
         self._outbox = Outbox(own, samples, signer, charter, boot, entropy)
         self._tickets = count(1)
-        self._wait = Wait(own, plan, self._rules, self._neighbors, self.inbox.slots)
+        self._wait = Wait(own, plan, self._rules, self._neighbors, self.inbox.slots, is_open=liveness is not None)
+        self._liveness = liveness
+        self.inbox.is_new = liveness is not None and restored is None
+
+    @property
+    def deadline(self) -> float | None:
+        """The next monotonic moment it wants `DeadlineReached`."""
+        if self._liveness is None or self.state is State.FINISHED:
+            return self._due
+        return self._liveness.deadline if self._due is None else min(self._due, self._liveness.deadline)
 
     @property
     def neighbors(self) -> Neighbors:
@@ -137,6 +158,12 @@ class Peer:
         """What follows from one event. Costs as much as a header, never as much as a model."""
         if self.state is State.FINISHED:
             return self._release_the_rest(event)
+        effects = self._handle(event, now)
+        if self._liveness is None or self.state is State.FINISHED:
+            return effects
+        return effects + self._follow(self._liveness.told(event, now), now)
+
+    def _handle(self, event: Event, now: Instant) -> list[Effect]:
         match event:  # the most frequent first
             case FrameReceived(hop, frames):
                 try:
@@ -161,6 +188,8 @@ class Peer:
                 return self._deadline_reached(now)
             case StopRequested():
                 return self._stop(now)
+            case DialRefused() | Strained() | Suspended() | RegistryChanged() | Revocation():
+                return []  # for `liveness`
             case _:
                 assert_never(event)
 
@@ -178,7 +207,7 @@ class Peer:
     def _begin_learning(
         self, arrived: tuple[Arrived, ...], weights: Mapping[PeerId, float], local_steps: int, mixed_age: int
     ) -> list[Effect]:
-        self.state, self.deadline, self._mixed_age = State.LEARNING, None, mixed_age
+        self.state, self._due, self._mixed_age = State.LEARNING, None, mixed_age
         self._learn = Learn(
             step=self.step,
             phase=0,
@@ -233,30 +262,30 @@ class Peer:
         self.state = State.WAITING
         if self._rules.mode == "async":
             period_s = self._rules.period_s * self._choices.uniform(0.9, 1.1) * self._slowdown
-            self.deadline = self._wait.begin_period(now.monotonic, period_s)
+            self._due = self._wait.begin_period(now.monotonic, period_s)
         else:
-            self.deadline = self._wait.begin(now.monotonic, least=self._penance)
+            self._due = self._wait.begin(now.monotonic, least=self._penance)
         return self._greet_the_silent() + self._end_wait_if_over(now)
 
     def _greet_the_silent(self) -> list[Effect]:
         """A hello may be lost like any message; ask again those who are linked and have not answered."""
-        silent = [p for p in self._plan.near if (one := self._neighbors.of(p)).has_link and not one.is_ready]
-        return [self._hello(peer, reply=True) for peer in silent]
+        return [self._hello(peer, reply=True) for peer in self._neighbors.silent(self._plan.near)]
 
     def _end_wait_if_over(self, now: Instant) -> list[Effect]:
         """A wait ends at its deadline, or when everything is here; never before one's own update is sealed, so that at most one
         is under way to the sealer, however slow that is."""
         if self.state is not State.WAITING or self._outbox.is_sealing:
             return []
-        is_overdue = self.deadline is None or now.monotonic >= self.deadline
+        is_overdue = self._due is None or now.monotonic >= self._due
         return self._mix(now) if is_overdue or self._wait.is_complete(now.monotonic) else []
 
     def _mix(self, now: Instant) -> list[Effect]:
         """The wait is over: take what is here into the next `Learn`."""
         effects: list[Effect] = []
         self._wait.end(now.monotonic)
+        round = self.step
         if self._rules.mode == "rounds":
-            effects += self._go_on_to(self._wait.round_to_join())
+            effects += self._go_on_to(self._wait.round_to_join(self.inbox.is_new))
         weights, age = self._plan(self.step).weights, self.age
         taken, freed = self.inbox.take()
         effects += freed
@@ -264,6 +293,10 @@ class Peer:
             ages = {update.sender: update.header.age for update in taken}
             weights, age = age_weights(self.own, self.age, ages, self._rules.age_cap)
         arrived = tuple(update.arrived() for update in taken if update.sender in weights)
+        if self.inbox.is_new and arrived:
+            self.inbox.is_new = False
+            if self.step > round:
+                weights = newcomer_weights(self.own, weights, [one.sender for one in arrived])
         unnamed = [effect for update in taken if update.sender not in weights for effect in self.inbox.let_go(update)]
         effects += [*unnamed, *self._go_on_to(self.step + 1)]
         return effects + self._begin_learning(arrived, weights, self._local_steps, age)
@@ -276,14 +309,14 @@ class Peer:
         return [effect for update in self.inbox.slots.advance(step) for effect in self.inbox.let_go(update)]
 
     def _deadline_reached(self, now: Instant) -> list[Effect]:
-        if self.deadline is None or now.monotonic < self.deadline:
+        if self._due is None or now.monotonic < self._due:
             return []
-        self.deadline = None
+        self._due = None
         match self.state:
             case State.WAITING:
                 return self._end_wait_if_over(now)
             case State.PARTING:
-                return self._finish()
+                return self._finish(now)
             case State.IDLE | State.LEARNING | State.FINISHED:
                 return []
             case _:
@@ -307,6 +340,8 @@ class Peer:
             raise RejectedFrame(Reason.NOT_MEMBER, hop)
         if not self._allowances.admits(hop, sum(map(len, frames)), now.monotonic):
             raise RejectedFrame(Reason.RATE_LIMITED, hop)
+        if self._liveness is not None and self._liveness.concerns(frames):
+            return self._follow(self._liveness.received(hop, frames, now), now)
         message, body = self._reader.read(frames)
         match message:
             case wire.Offer():
@@ -364,7 +399,7 @@ class Peer:
         effects: list[Effect] = []
         if was_ready or not self._neighbors.of(peer).is_ready:
             return effects
-        if self._rules.mode == "rounds":
+        if self._rules.mode == "rounds" or self._liveness is not None:
             for own in self._outbox.newest():
                 if peer in self._readers_of(own):
                     effects += self._outbox.offer(own, (peer,), self.ledger)
@@ -386,9 +421,7 @@ class Peer:
     def _sealed(self, event: Sealed, now: Instant) -> list[Effect]:
         update, effects = self._outbox.sealed(event)
         if update is not None:
-            ready = [
-                p for p in self._readers_of(update) if self._neighbors.of(p).is_ready and not self._neighbors.of(p).is_parted
-            ]
+            ready = self._neighbors.listening(self._readers_of(update))
             if self._rules.mode == "async" and ready:
                 ready = [ready[self._choices.below(len(ready))]]
             effects += self._outbox.offer(update, ready, self.ledger)
@@ -402,7 +435,26 @@ class Peer:
         if self.state is State.WAITING:
             self._wait.look_at(peer)
             return self._end_wait_if_over(now)
-        return self._finish() if self.state is State.PARTING and self._everyone_parted() else []
+        return self._finish(now) if self.state is State.PARTING and self._everyone_parted() else []
+
+    def _follow(self, asked: list[MembershipEffect], now: Instant) -> list[Effect]:
+        """What membership asks for, and what follows where the plan is another now: who became a neighbor is offered what it
+        missed, who is gone is not awaited."""
+        assert self._liveness is not None
+        effects: list[Effect] = []
+        for effect in asked:
+            if isinstance(effect, Rejected):
+                self.ledger.reasons[effect.blame, effect.reason] += 1
+                self._allowances.refused(effect.blame)
+            effects.append(self._hello(effect.peer, reply=True) if isinstance(effect, Greet) else effect)
+        if self._plan is self._liveness.plan:
+            return effects
+        before, self._plan = self._plan.near, self._liveness.plan
+        self._wait.follow(self._plan)
+        for peer in self._plan.near:
+            if peer not in before:
+                effects += self._catch_up_if_new(peer, was_ready=False)
+        return effects + self._look_again(self.own, now)
 
     # ---- ending ---------------------------------------------------------------------------------------------------------
 
@@ -412,9 +464,9 @@ class Peer:
     def _part(self, now: Instant) -> list[Effect]:
         """All rounds are done. Stay reachable until the neighbors are done too, or the ceiling is over."""
         self.state = State.PARTING
-        self.deadline = now.monotonic + self._rules.ceiling_s
+        self._due = now.monotonic + self._rules.ceiling_s
         effects = [self._persist(now), *self._byes()]
-        return effects + self._finish() if self._everyone_parted() else effects
+        return effects + self._finish(now) if self._everyone_parted() else effects
 
     def _everyone_parted(self) -> bool:
         neighbors = (self._neighbors.of(peer) for peer in self._plan.readers)
@@ -428,12 +480,13 @@ class Peer:
         # On the bulk link, so that it can't overtake the last offer.
         return Send(peer, (wire.encode(wire.Bye(self._learned_step)),), bulk=True)
 
-    def _finish(self) -> list[Effect]:
-        self.state, self.deadline = State.FINISHED, None
-        return [Finished(self._learned_step)]
+    def _finish(self, now: Instant) -> list[Effect]:
+        farewell = self._follow(self._liveness.leave(now), now) if self._liveness is not None else []
+        self.state, self._due = State.FINISHED, None
+        return [*farewell, Finished(self._learned_step)]
 
     def _stop(self, now: Instant) -> list[Effect]:
-        return [self._persist(now), *self._byes(), *self._finish()]
+        return [self._persist(now), *self._byes(), *self._finish(now)]
 
     def _release_the_rest(self, event: Event) -> list[Effect]:
         """Nothing matters after the end, but that what was still under way is given back."""
