@@ -44,11 +44,9 @@ class Reason(StrEnum):
     BAD_COMMITMENT = "bad_commitment"  # the opened key is not the one that was committed to
     UNEXPECTED_CHUNK = "unexpected_chunk"  # a chunk that was never offered, never credited or that came before
     BAD_CHUNK = "bad_chunk"  # a chunk of another length or digest than offered, or one that does not open
-    BAD_PAYLOAD = "bad_payload"  # the payload does not decode
     WRONG_LENGTH = "wrong_length"  # the payload decodes to another number of values
     NON_FINITE = "non_finite"  # a value is NaN or infinite
     TOO_LARGE = "too_large"  # a value is over the bound of the charter
-    OUT_OF_SYNC = "out_of_sync"  # a stateful codec lacks what this payload builds on
 
 
 ADMISSION = frozenset(list(Reason)[list(Reason).index(Reason.OLD_CHARTER) : list(Reason).index(Reason.BAD_CLOCK) + 1])
