@@ -28,6 +28,7 @@ def test_who_says_more_is_not_heard_for_a_second_and_the_others_are() -> None:
     assert allowances.admits(A, 1, 1.0)
 
 
+@pytest.mark.fault("flood")
 def test_bytes_have_an_allowance_of_their_own() -> None:
     allowances = Allowances(SMALL)
     assert allowances.admits(A, 5000, 0.0)
@@ -35,6 +36,7 @@ def test_bytes_have_an_allowance_of_their_own() -> None:
     assert allowances.admits(A, 1000, 1.0)
 
 
+@pytest.mark.fault("flood")
 def test_bans_double_while_the_flood_goes_on_and_begin_anew_after_it() -> None:
     allowances, now, bans = Allowances(SMALL), 0.0, []
     for _ in range(12):
@@ -49,6 +51,7 @@ def test_bans_double_while_the_flood_goes_on_and_begin_anew_after_it() -> None:
     assert allowances.banned_until(A) - now == SMALL.ban_min_s
 
 
+@pytest.mark.fault("flood")
 def test_of_a_flood_of_50000_messages_a_second_hardly_any_is_looked_at() -> None:
     allowances, rate, seconds = Allowances(Allowance()), 50_000, 60
     looked_at = sum(allowances.admits(A, 100, k / rate) for k in range(rate * seconds))
@@ -57,12 +60,14 @@ def test_of_a_flood_of_50000_messages_a_second_hardly_any_is_looked_at() -> None
     assert looked_at / (rate * seconds) < 0.05
 
 
+@pytest.mark.fault("flood")
 def test_an_honest_neighbor_at_full_speed_never_meets_a_limit() -> None:
     allowances = Allowances(Allowance())
     per_s = 900  # chunks, beside as many small messages: what CURVE on one thread lets through, measured
     assert all(allowances.admits(A, size, k / per_s) for k in range(60 * per_s) for size in (CHUNK, 100))
 
 
+@pytest.mark.fault("flood")
 def test_messages_that_are_refused_cost_more() -> None:
     allowances, looked_at = Allowances(SMALL), 0
     while allowances.admits(A, 1, 0.0):
@@ -84,6 +89,7 @@ def test_an_account_that_is_as_good_as_new_is_forgotten_and_a_ban_is_not(monkeyp
     assert allowances.banned_until(A) == 7.0, "the second ban, twice the first"
 
 
+@pytest.mark.fault("flood")
 def test_a_flooding_member_is_counted_and_its_neighbors_go_on() -> None:
     ring = Ring(3, GossipRules(rounds=4, floor_s=0.5, ceiling_s=5.0, gather_s=5.0))
     ring.start()

@@ -100,6 +100,7 @@ def test_the_offer_without_a_fault_is_accepted() -> None:
     assert rejections(Stage().tell_faulty()) == []
 
 
+@pytest.mark.fault("wrong reader", "wrong link", "another network", "equivocation")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_alone_is_one_rejection_blamed_on_the_signer_only_if_it_signed(fault: Reason) -> None:
     stage = Stage()
@@ -111,6 +112,7 @@ def test_each_fault_alone_is_one_rejection_blamed_on_the_signer_only_if_it_signe
     assert stage.ring[RECEIVER].peer.ledger.reasons == {(rejected.blame, fault): 1}
 
 
+@pytest.mark.fault("wrong reader", "wrong link")
 @pytest.mark.parametrize("first", FAULTS)
 def test_of_two_faults_the_earlier_is_named(first: Reason) -> None:
     for second in FAULTS[FAULTS.index(first) + 1 :]:

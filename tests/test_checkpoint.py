@@ -123,6 +123,7 @@ def gone(path: Path) -> None:
     path.unlink()
 
 
+@pytest.mark.fault("bad checkpoint")
 @pytest.mark.parametrize("damage", [truncated, emptied, flipped, a_pickle, a_link, a_folder, a_pipe])
 @pytest.mark.parametrize("suffix", [".manifest", ".safetensors"])
 def test_a_damaged_one_is_named_and_the_one_before_is_used(tmp_path: Path, damage, suffix: str) -> None:  # type: ignore[no-untyped-def]
@@ -142,6 +143,7 @@ def test_one_whose_arrays_are_gone_is_passed_over(tmp_path: Path) -> None:
     assert found is not None and found.step == 1
 
 
+@pytest.mark.fault("bad checkpoint")
 def test_with_only_damaged_ones_the_node_refuses_to_begin_again(tmp_path: Path) -> None:
     store = checkpoints(tmp_path)
     flipped(save(store, 1))
@@ -150,6 +152,7 @@ def test_with_only_damaged_ones_the_node_refuses_to_begin_again(tmp_path: Path) 
         newest(store)
 
 
+@pytest.mark.fault("bad checkpoint")
 def test_one_of_another_model_is_passed_over(tmp_path: Path) -> None:
     save(checkpoints(tmp_path, b"o" * 32), 1)
     save(checkpoints(tmp_path), 2)
@@ -158,6 +161,7 @@ def test_one_of_another_model_is_passed_over(tmp_path: Path) -> None:
     assert found is not None and found.step == 2 and "another model" in said[0]
 
 
+@pytest.mark.fault("bad checkpoint")
 def test_one_that_somebody_else_signed_is_passed_over(tmp_path: Path) -> None:
     save(checkpoints(tmp_path), 1)
     other, other_signer = keyring()
@@ -166,6 +170,7 @@ def test_one_that_somebody_else_signed_is_passed_over(tmp_path: Path) -> None:
     assert found is not None and found.step == 1 and "not signed by this node" in said[0]
 
 
+@pytest.mark.fault("bad checkpoint")
 @pytest.mark.parametrize("body", [(2, 3, b"d" * 32, SCHEMA, b"state"), (2, 3, b"d" * 32, SCHEMA, b"state", b"more")])
 def test_one_of_a_later_version_is_passed_over(tmp_path: Path, body: tuple[object, ...]) -> None:
     store = checkpoints(tmp_path)
@@ -176,6 +181,7 @@ def test_one_of_a_later_version_is_passed_over(tmp_path: Path, body: tuple[objec
     assert found is not None and found.step == 1 and len(said) == 1
 
 
+@pytest.mark.fault("bad checkpoint")
 @pytest.mark.parametrize("instead", ["a file", "a link to nowhere", "a loop of links"])
 def test_a_folder_that_can_not_be_looked_into_is_no_reason_to_begin_anew(tmp_path: Path, instead: str) -> None:
     folder = tmp_path / "checkpoints"
@@ -187,6 +193,7 @@ def test_a_folder_that_can_not_be_looked_into_is_no_reason_to_begin_anew(tmp_pat
         newest(checkpoints(tmp_path))
 
 
+@pytest.mark.fault("full disk")
 def test_a_disk_that_fails_while_it_is_read_costs_that_checkpoint_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = checkpoints(tmp_path)
     for step in (1, 2):
@@ -203,6 +210,7 @@ def test_a_disk_that_fails_while_it_is_read_costs_that_checkpoint_only(tmp_path:
     assert said == ["checkpoint 00000002 is passed over: 00000002.safetensors: Input/output error"]
 
 
+@pytest.mark.fault("full disk")
 def test_a_disk_too_full_for_the_manifest_keeps_the_one_before_and_takes_no_more_room(tmp_path: Path) -> None:
     store = checkpoints(tmp_path)
     save(store, 1)
@@ -223,6 +231,7 @@ def test_a_disk_too_full_for_the_manifest_keeps_the_one_before_and_takes_no_more
     assert store.newest_completed is not None and store.newest_completed[0] == 4
 
 
+@pytest.mark.fault("full disk")
 def test_a_full_disk_leaves_the_file_before_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_durably(path, b"before")

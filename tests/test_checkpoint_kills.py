@@ -59,10 +59,12 @@ def whole_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.fault("kill")
 def test_a_kill_at_some_steps_of_a_checkpoint_loses_no_checkpoint_before_and_no_epoch(whole_folder: Path) -> None:
     killed_everywhere(whole_folder, 11)
 
 
+@pytest.mark.fault("kill")
 @pytest.mark.slow
 def test_a_kill_at_any_step_of_a_checkpoint_loses_no_checkpoint_before_and_no_epoch(whole_folder: Path) -> None:
     killed_everywhere(whole_folder, 1)
@@ -129,12 +131,14 @@ async def killed_at_random(folder: Path, kills: int, seed: int) -> history.Balan
         return history.checked(cluster.histories())
 
 
+@pytest.mark.fault("kill")
 @pytest.mark.net
 @benched()
 async def test_six_random_kills_reuse_no_sequence_number_and_lose_no_checkpoint(tmp_path: Path) -> None:
     assert (await killed_at_random(tmp_path, 6, 1)).lives >= 3
 
 
+@pytest.mark.fault("kill")
 @pytest.mark.net
 @pytest.mark.slow
 @benched(480)

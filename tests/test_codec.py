@@ -42,6 +42,7 @@ def test_the_wire_is_little_endian() -> None:
     assert encoded("float16", [1.0]) == bytes.fromhex("003c")
 
 
+@pytest.mark.fault("another layout")
 @pytest.mark.parametrize("kind", KINDS)
 def test_another_length_is_refused(kind: str) -> None:
     payload = encoded(kind, np.ones(4))
@@ -49,6 +50,7 @@ def test_another_length_is_refused(kind: str) -> None:
         assert reason(kind, wrong, 4) == "wrong_length"
 
 
+@pytest.mark.fault("not finite")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_one_value_that_is_not_finite_is_refused(kind: str, value: float) -> None:
@@ -57,16 +59,19 @@ def test_one_value_that_is_not_finite_is_refused(kind: str, value: float) -> Non
     assert reason(kind, np.full(3, value, dtype).tobytes(), 3) == "non_finite"
 
 
+@pytest.mark.fault("not finite")
 def test_a_signaling_nan_is_refused() -> None:
     assert reason("dense", bytes.fromhex("0100807f") * 3, 3) == "non_finite"
 
 
+@pytest.mark.fault("too large")
 @pytest.mark.parametrize("value", [1e38, -1e38, 1.1e6])
 def test_a_finite_value_over_the_bound_is_refused(value: float) -> None:
     assert reason("dense", encoded("dense", [0.0, value]), 2) == "too_large"
     assert reason("float16", encoded("float16", [0.0, -11.0]), 2, max_abs=10) == "too_large"
 
 
+@pytest.mark.fault("denormals")
 @pytest.mark.parametrize("kind", KINDS)
 def test_denormals_and_negative_zero_are_ordinary_values(kind: str) -> None:
     smallest = 1e-45 if kind == "dense" else 6e-8

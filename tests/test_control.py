@@ -108,6 +108,7 @@ NONSENSE = {
 }
 
 
+@pytest.mark.fault("junk")
 @pytest.mark.parametrize("words", NONSENSE.values(), ids=NONSENSE)
 def test_nonsense_is_answered_with_what_the_node_knows(path: Path, words: bytes) -> None:
     @on_loop
@@ -128,6 +129,7 @@ async def test_a_request_that_is_too_long_or_has_no_end_is_not_read(path: Path) 
         assert await asked(path, "echo") == {"ask": "echo"}
 
 
+@pytest.mark.fault("silent strangers")
 @on_loop
 async def test_callers_who_say_nothing_hold_up_nobody_for_long(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "PATIENCE_S", 0.2)

@@ -36,6 +36,7 @@ def two_peers(directory: Path, watch: Callable[[LocalRun], None], **sections: An
     return run_local(network, identities, directory, pace_s=0.05, watch=watch)
 
 
+@pytest.mark.fault("trainer")
 @pytest.mark.net
 def test_a_peer_whose_trainer_dies_stays_a_member_and_gets_another(tmp_path: Path) -> None:
     killed: list[int] = []
@@ -54,6 +55,7 @@ def test_a_peer_whose_trainer_dies_stays_a_member_and_gets_another(tmp_path: Pat
     assert run.peers[0].step == run.peers[1].step == ROUNDS
 
 
+@pytest.mark.fault("full disk")
 @pytest.mark.net
 def test_a_disk_that_takes_no_checkpoint_stops_neither_gossip_nor_training(tmp_path: Path) -> None:
     spoiled: list[Path] = []
@@ -69,6 +71,7 @@ def test_a_disk_that_takes_no_checkpoint_stops_neither_gossip_nor_training(tmp_p
     assert run.peers[1].counters["updates_applied"] == ROUNDS
 
 
+@pytest.mark.fault("other protocols")
 @pytest.mark.net
 def test_a_stranger_who_knows_our_key_is_counted_and_told_of(tmp_path: Path) -> None:
     with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
@@ -89,6 +92,7 @@ def test_a_stranger_who_knows_our_key_is_counted_and_told_of(tmp_path: Path) -> 
     assert told == [(0, "refused 1 connection(s) from strangers, the last from 127.0.0.1")]
 
 
+@pytest.mark.fault("flood")
 def test_a_liar_gets_one_line_of_the_log_however_often_it_lies(tmp_path: Path) -> None:
     liar, other = PeerId(b"l" * 32), PeerId(b"o" * 32)
     members = {peer: Member(peer, name, "127.0.0.1:1", b"", b"") for peer, name in ((liar, "liar\n{"), (other, "other"))}
@@ -116,6 +120,7 @@ def test_a_journal_remembers_only_what_may_still_repeat(tmp_path: Path, monkeypa
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1000
 
 
+@pytest.mark.fault("full disk")
 def test_a_journal_that_can_not_be_written_is_silent(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "no" / "metrics", tmp_path / "no" / "log", {}, lambda _said: None)
     journal.incident("degraded", "there is no such folder")

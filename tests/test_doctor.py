@@ -75,6 +75,7 @@ def test_an_address_that_can_not_be_listened_at_is_to_be_mended(wards: Path, lis
     assert finding(patient(wards, listen=listen), "port").mend
 
 
+@pytest.mark.fault("keys at rest")
 def test_keys_that_others_can_read_are_told_with_the_command_that_shuts_them(wards: Path) -> None:
     identity = wards / "b" / "identity"
     identity.chmod(0o644)
@@ -84,6 +85,7 @@ def test_keys_that_others_can_read_are_told_with_the_command_that_shuts_them(war
         identity.chmod(0o600)
 
 
+@pytest.mark.fault("keys at rest")
 @pytest.mark.parametrize("kept", ["truncated", "empty", "nothing of ours"])
 def test_an_identity_that_is_damaged_is_to_be_mended(wards: Path, tmp_path: Path, kept: str) -> None:
     whole = (wards / "a" / "identity").read_bytes()
@@ -98,12 +100,14 @@ def test_a_network_file_that_does_not_list_this_node_is_told_of(wards: Path, tmp
     assert finding(patient(wards, network=tmp_path / "no.toml"), "network").mend
 
 
+@pytest.mark.fault("clocks")
 @pytest.mark.parametrize(("now", "is_right"), [(0.0, False), (1e9, False), (doctor.RELEASED + 1, True), (2e9, True)])
 def test_a_clock_before_this_version_is_wrong(wards: Path, monkeypatch: pytest.MonkeyPatch, now: float, is_right: bool) -> None:
     monkeypatch.setattr(doctor.time, "time", lambda: now)
     assert (finding(patient(wards), "clock").mend == "") is is_right
 
 
+@pytest.mark.fault("clocks")
 def test_a_clock_behind_the_newest_start_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "boot").write_text("1900000000\n")
     for now, is_right in ((1.9e9 - 3601, False), (1.9e9 - 3599, True)):

@@ -50,6 +50,7 @@ def test_a_chunk_opens_at_no_other_place_and_under_no_other_key() -> None:
     assert envelope.open_chunk(b"x" * 32, 3, False, sealed) is None
 
 
+@pytest.mark.fault("flipped bit")
 def test_a_flipped_bit_in_any_kibibyte_of_a_chunk_or_in_its_tag_is_found() -> None:
     sealed = envelope.seal_chunk(KEY, 0, True, bytes(envelope.CHUNK_BYTES))
     for at in [*range(0, envelope.CHUNK_BYTES, 1024), *range(len(sealed) - 16, len(sealed))]:
@@ -58,6 +59,7 @@ def test_a_flipped_bit_in_any_kibibyte_of_a_chunk_or_in_its_tag_is_found() -> No
         assert envelope.open_chunk(KEY, 0, True, memoryview(flipped)) is None
 
 
+@pytest.mark.fault("cut off")
 def test_a_chunk_cut_off_at_any_kibibyte_is_found() -> None:
     sealed = envelope.seal_chunk(KEY, 0, True, bytes(65_536))
     for cut in [*range(0, len(sealed), 1024), *range(40), len(sealed) - 1]:
@@ -125,6 +127,7 @@ def test_an_offer_survives_the_wire() -> None:
     assert open_as(BOB, wire.decode(wire.encode(an_offer(CAT, BOB)))) == KEY
 
 
+@pytest.mark.fault("flipped bit")
 def test_a_flipped_bit_in_any_byte_of_the_header_is_a_bad_header_or_a_bad_signature() -> None:
     offer = an_offer(BOB)
     for at in range(len(offer.header)):
@@ -137,6 +140,7 @@ def test_a_flipped_bit_in_any_byte_of_the_header_is_a_bad_header_or_a_bad_signat
         )
 
 
+@pytest.mark.fault("flipped bit")
 @pytest.mark.parametrize("at", range(64))
 def test_a_flipped_bit_in_any_byte_of_the_signature_is_found(at: int) -> None:
     offer = an_offer(BOB)
@@ -180,6 +184,7 @@ def test_a_header_is_verified_as_it_came_however_its_numbers_were_written() -> N
     assert open_as(BOB, replace(an_offer(BOB), header=written, signature=signature)) == KEY
 
 
+@pytest.mark.fault("wrong reader")
 def test_readers_added_or_taken_away_by_a_relay_are_found() -> None:
     both, one = an_offer(BOB, CAT), an_offer(BOB)
     assert reason_of(BOB, replace(one, readers=both.readers)) is Reason.BAD_READERS
@@ -187,11 +192,13 @@ def test_readers_added_or_taken_away_by_a_relay_are_found() -> None:
     assert reason_of(CAT, replace(both, readers=one.readers)) is Reason.NOT_FOR_US
 
 
+@pytest.mark.fault("wrong reader")
 @pytest.mark.parametrize("wrapped", [bytes(72), b"x" * 72, an_offer(CAT).readers[0][1]], ids=["zeros", "junk", "for another"])
 def test_a_key_that_was_not_wrapped_for_us_by_the_signer_is_refused(wrapped: bytes) -> None:
     assert reason_of(BOB, replace(an_offer(BOB), readers=((BOB.peer_id, wrapped),))) is Reason.BAD_WRAP
 
 
+@pytest.mark.fault("flipped bit")
 def test_a_flipped_bit_anywhere_in_a_wrapped_key_is_found() -> None:
     offer = an_offer(BOB)
     ((reader, wrapped),) = offer.readers
@@ -201,6 +208,7 @@ def test_a_flipped_bit_anywhere_in_a_wrapped_key_is_found() -> None:
         assert reason_of(BOB, replace(offer, readers=((reader, bytes(flipped)),))) is Reason.BAD_WRAP
 
 
+@pytest.mark.fault("cut off")
 def test_a_wrap_cut_short_does_not_pass_the_decoder() -> None:
     ((reader, wrapped),) = (offer := an_offer(BOB)).readers
     with pytest.raises(RejectedFrame) as refusal:

@@ -46,6 +46,7 @@ def accuracy(outcome: EventsOutcome) -> float:
     return float(outcome.accuracy[-1, HONEST].mean())
 
 
+@pytest.mark.fault("lies within bounds")
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_no_lie_stops_an_honest_peer_or_leaves_it_a_model_that_is_not_finite(attack: str) -> None:
     lied_to = outcome(attack)
@@ -53,6 +54,7 @@ def test_no_lie_stops_an_honest_peer_or_leaves_it_a_model_that_is_not_finite(att
     assert np.isfinite(lied_to.parameters[HONEST]).all() and np.isfinite(lied_to.accuracy[:, HONEST]).all()
 
 
+@pytest.mark.fault("lies within bounds")
 @pytest.mark.parametrize("attack", ["sign_flip", "gaussian"])
 def test_a_lie_in_the_vector_costs_a_plain_mean_accuracy_and_is_refused_by_nobody(attack: str) -> None:
     """It is within all bounds of the protocol: this is what robust aggregation is for."""
@@ -60,11 +62,13 @@ def test_a_lie_in_the_vector_costs_a_plain_mean_accuracy_and_is_refused_by_nobod
     assert refused_by(outcome(attack), HONEST) == {}
 
 
+@pytest.mark.fault("lies within bounds")
 def test_a_peer_that_learns_flipped_labels_is_heard_like_any_other() -> None:
     assert refused_by(outcome("label_flip"), HONEST) == {}
     assert accuracy(outcome("label_flip")) < accuracy(outcome(None))
 
 
+@pytest.mark.fault("lies within bounds")
 def test_a_stubborn_peer_drags_a_ring_to_its_own_value() -> None:
     """Linear gossip without training ends at the value of the one who never mixes; without it, at the mean of all."""
 
@@ -92,11 +96,13 @@ def test_a_free_rider_sends_no_step_of_its_own() -> None:
     assert np.array_equal(run.outcome().parameters[LIAR], first)
 
 
+@pytest.mark.fault("replay")
 def test_a_replayed_offer_is_refused_as_such_and_changes_no_model() -> None:
     assert refused_by(outcome("replay"), HONEST).keys() == {"replayed"}
     assert np.array_equal(outcome("replay").parameters, outcome(None).parameters)
 
 
+@pytest.mark.fault("equivocation")
 def test_two_updates_of_one_step_are_proof_of_equivocation() -> None:
     """The second is refused by everyone who has the first, and is blamed on its signer."""
     run = federation("equivocation")
@@ -107,10 +113,12 @@ def test_two_updates_of_one_step_are_proof_of_equivocation() -> None:
     assert np.array_equal(run.outcome().parameters, outcome(None).parameters)
 
 
+@pytest.mark.fault("claimed weight")
 def test_a_claim_of_many_samples_moves_nothing() -> None:
     assert np.array_equal(outcome("wrong_samples").parameters, outcome(None).parameters)
 
 
+@pytest.mark.fault("claimed weight")
 def test_an_age_is_believed_up_to_the_cap_and_does_not_spread() -> None:
     """Asynchronous gossip merges by age: a claim of 2^62 counts as one's own age + age_cap, each time it is heard, so that no
     honest age is above what rounds of local steps and caps can give."""

@@ -129,10 +129,12 @@ def test_two_files_of_one_identity_share_nothing_but_the_form() -> None:
     assert not {again[k : k + 8] for k in range(22, len(again) - 8)} & {SEALED[k : k + 8] for k in range(22, len(SEALED) - 8)}
 
 
+@pytest.mark.fault("keys at rest")
 def test_a_wrong_passphrase_is_refused() -> None:
     assert failure_of(SEALED, "incorrect horse").code == "passphrase_wrong"
 
 
+@pytest.mark.fault("keys at rest")
 def test_a_missing_or_needless_or_empty_passphrase_is_refused() -> None:
     assert failure_of(SEALED, None).code == "passphrase_needed"
     assert failure_of(PLAIN, "correct horse").code == "identity_not_sealed"
@@ -140,6 +142,7 @@ def test_a_missing_or_needless_or_empty_passphrase_is_refused() -> None:
         ANN.to_bytes("", ENTROPY)
 
 
+@pytest.mark.fault("keys at rest")
 @pytest.mark.parametrize("data", [PLAIN, SEALED], ids=["plain", "sealed"])
 def test_a_file_cut_off_anywhere_or_with_something_behind_it_is_refused(data: bytes) -> None:
     for cut in range(len(data)):
@@ -165,6 +168,7 @@ def test_a_flipped_bit_in_a_sealed_file_is_refused_the_header_included(at: int) 
     )
 
 
+@pytest.mark.fault("keys at rest")
 @pytest.mark.parametrize(
     ("operations", "memory"),
     [(3, 64 << 30), (2**32 - 1, 64 << 20), (0, 64 << 20), (3, 0), (3, 2**64 - 1), (17, 64 << 20), (3, (512 << 20) + 1)],

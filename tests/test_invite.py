@@ -90,6 +90,7 @@ def test_bytes_that_are_no_invite_in_a_line_that_is_whole_are_refused(data: byte
     assert failure_of(lambda: InviteLine.parse(armor.to_line("invite", data))).code == "bad_invite"
 
 
+@pytest.mark.fault("invites")
 def test_an_edited_invite_with_a_checksum_made_anew_is_refused() -> None:
     data = armor.from_line("invite", LINE)
     honest, accepted = InviteLine.parse(LINE), set()
@@ -105,6 +106,7 @@ def test_an_edited_invite_with_a_checksum_made_anew_is_refused() -> None:
     assert accepted == {"addresses", "transport_keys"}
 
 
+@pytest.mark.fault("invites")
 def test_an_invite_for_another_network_or_by_nobodys_root_does_not_parse() -> None:
     token = b"t" * 32
     theirs = Network(seed=2)
@@ -120,6 +122,7 @@ def test_an_invite_for_another_network_or_by_nobodys_root_does_not_parse() -> No
     )
 
 
+@pytest.mark.fault("lifetime")
 def test_an_invite_lasts_as_long_as_it_says_and_no_longer_than_a_month() -> None:
     line = NET.invite(ttl_s=3600.0)
     line.redeem(ANN.id, "ann", NOW + 3599)
@@ -179,6 +182,7 @@ def test_no_certificate_lasts_longer_than_ninety_days_or_than_its_issuer() -> No
     assert failure_of(lambda: NET.direct(ANN, office.not_after, by=NET.issuer)).code == "issuer_expired"
 
 
+@pytest.mark.fault("hostile names")
 def test_what_cannot_be_a_name_is_told_so() -> None:
     for name in ("", "x" * 65, "a\nb", "\ud800"):
         with pytest.raises(Failure, match="can't be a name") as failed:

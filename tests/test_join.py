@@ -100,6 +100,7 @@ def test_a_joiner_without_a_clock_takes_the_charters_time() -> None:
 # ---- not let in ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("stranger")
 def test_who_may_not_come_in_is_told_why_and_changes_nothing() -> None:
     line, root = NET.invite(), b"\1" * 32
     spent = NET.roster(ANN, CAT)
@@ -139,6 +140,7 @@ def test_the_name_of_somebody_who_was_revoked_is_free_again() -> None:
     assert ask(door(ANN, roster), mine, BOB).admitted == BOB.id
 
 
+@pytest.mark.fault("clocks")
 def test_with_a_clock_that_is_off_nobody_is_let_in() -> None:
     roster = NET.roster(ANN)
     assert ask(door(ANN, roster), NET.direct(BOB), BOB, clock=False).reason is Reason.BAD_CLOCK
@@ -157,6 +159,7 @@ def test_nobody_joins_with_papers_that_it_saw_elsewhere() -> None:
     assert set(roster.members) == {ANN.id}
 
 
+@pytest.mark.fault("invites")
 def test_a_one_use_invite_lets_in_one_on_this_side() -> None:
     roster, line = NET.roster(ANN), NET.invite()
     outcomes = [ask(door(ANN, roster), line.redeem(p.id, p.name, NOW), p).reason for p in (BOB, CAT, DAN)]
@@ -188,6 +191,7 @@ def test_a_question_without_padding_gets_no_more_than_it_paid_for() -> None:
     assert visit.answer is not None and len(visit.answer) <= AMPLIFICATION * len(bare)
 
 
+@pytest.mark.fault("junk")
 @settings(max_examples=200)
 @given(st.binary(max_size=300))
 def test_whatever_comes_to_the_door_is_refused_by_name_and_briefly(frame: bytes) -> None:
@@ -229,6 +233,7 @@ def test_a_joiner_believes_no_door_that_cannot_show_the_roots_signature() -> Non
         assert (failed.value.code, failed.value.exit_code) == ("bad_welcome", ExitCode.IDENTITY)
 
 
+@pytest.mark.fault("flipped bit")
 def test_every_flipped_byte_of_a_welcome_is_noticed_or_harmless() -> None:
     """Harmless: the roster's digest, which only says whether gossip has more to bring, and what gossip brings again."""
     roster, mine = NET.roster(ANN), NET.invite().redeem(BOB.id, "bob", NOW)

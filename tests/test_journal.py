@@ -15,6 +15,7 @@ def lines_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.fault("full disk")
 def test_a_full_disk_leaves_no_half_line_and_the_next_ones_are_whole(tmp_path: Path) -> None:
     said = Journal(tmp_path / "metrics.jsonl", tmp_path / "log.jsonl", {}, lambda _said: None)
     said.round_ended({"step": 1})

@@ -66,6 +66,7 @@ def test_one_ciphertext_opens_under_two_keys_to_two_contents() -> None:
     assert first != second
 
 
+@pytest.mark.fault("wrong reader")
 def test_but_only_the_reader_of_the_committed_key_opens_it() -> None:
     digests = (envelope.digest(sealed_under_both()),)
     changes = {"chunks_digest": envelope.chunks_digest(32, digests), "key_commitment": envelope.commitment(ONE)}

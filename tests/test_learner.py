@@ -74,6 +74,7 @@ def test_the_order_of_arrival_does_not_matter() -> None:
     assert one.mixed.tobytes() == other.mixed.tobytes()
 
 
+@pytest.mark.fault("another layout", "not finite", "too large")
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
@@ -96,6 +97,7 @@ def test_refused_content_adds_nothing_and_its_weight_goes_to_oneself(payload: ob
     assert computed.mixed.tolist() == [2, 2]
 
 
+@pytest.mark.fault("denormals")
 def test_denormals_and_negative_zero_are_applied() -> None:
     ours = learner()
     _, computed = ours.learn(ours.first(), learn({A: [1e-40, -0.0]}, {A: 1.0}))
@@ -103,6 +105,7 @@ def test_denormals_and_negative_zero_are_applied() -> None:
     assert computed.mixed[0] == np.float32(1e-40)
 
 
+@pytest.mark.fault("too large")
 def test_a_sum_over_the_bound_keeps_the_old_vector_and_counts_nobody_as_applied() -> None:
     ours = learner(max_abs=3.4e38)
     first = ours.first()
@@ -111,6 +114,7 @@ def test_a_sum_over_the_bound_keeps_the_old_vector_and_counts_nobody_as_applied(
     assert computed.mixed.tolist() == first.vector.tolist()
 
 
+@pytest.mark.fault("not finite", "trainer")
 @pytest.mark.parametrize("codec", ["dense", "float16"])
 def test_a_vector_that_is_not_finite_is_never_let_out(codec: str) -> None:
     ours = learner(codec=codec, learning_rate=1e30)
@@ -152,6 +156,7 @@ def test_whatever_the_task_raises_is_one_line() -> None:
             ours.learn(ours.first(), request)
 
 
+@pytest.mark.fault("another layout")
 def test_length_and_schema_follow_from_the_task_and_the_codec() -> None:
     assert (learner().update_bytes, learner(codec="float16").update_bytes) == (8, 4)
     assert len({learner().schema, learner(codec="float16").schema}) == 2
@@ -180,6 +185,7 @@ def test_state_survives_arrays_and_goes_on_as_if_never_interrupted() -> None:
     assert again.tobytes() == expected.tobytes()
 
 
+@pytest.mark.fault("buffers")
 def test_local_buffers_are_part_of_the_state() -> None:
     def module() -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.Linear(64, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 10))

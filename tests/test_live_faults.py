@@ -39,6 +39,7 @@ async def test_where_nothing_breaks_everything_that_was_sent_is_applied_until_th
             assert shown == list(range(13))
 
 
+@pytest.mark.fault("one-way link")
 @benched()
 async def test_a_link_cut_one_way_is_down_for_both_and_comes_back_with_no_zombie(tmp_path: Path) -> None:
     """FAULTS 53. Between them; all others hear them as ever."""
@@ -55,6 +56,7 @@ async def test_a_link_cut_one_way_is_down_for_both_and_comes_back_with_no_zombie
         await end(cluster)
 
 
+@pytest.mark.fault("sleep")
 @benched()
 async def test_a_node_that_slept_goes_on_in_the_same_life_and_nothing_it_says_is_refused(tmp_path: Path) -> None:
     """FAULTS 64. Its neighbors have given its links up meanwhile, and have trained on."""
@@ -72,6 +74,7 @@ async def test_a_node_that_slept_goes_on_in_the_same_life_and_nothing_it_says_is
         assert not any(line["what"] == "rejected" for lines in cluster.histories().values() for line in lines)
 
 
+@pytest.mark.fault("full disk")
 @pytest.mark.skipif(not can_mount(), reason="a file system of 64 KiB is mounted, which takes root")
 @benched()
 async def test_a_full_disk_stops_neither_training_nor_gossip_and_keeps_the_checkpoint_before(tmp_path: Path) -> None:
@@ -104,6 +107,7 @@ async def test_a_full_disk_stops_neither_training_nor_gossip_and_keeps_the_check
         await end(cluster)
 
 
+@pytest.mark.fault("trainer")
 @pytest.mark.slow
 @benched()
 async def test_a_trainer_that_hangs_costs_its_node_no_link(tmp_path: Path) -> None:
@@ -121,6 +125,7 @@ async def test_a_trainer_that_hangs_costs_its_node_no_link(tmp_path: Path) -> No
         await end(cluster)
 
 
+@pytest.mark.fault("trainer")
 @pytest.mark.slow
 @benched()
 async def test_what_diverges_at_one_node_is_never_sent(tmp_path: Path) -> None:
@@ -136,6 +141,7 @@ async def test_what_diverges_at_one_node_is_never_sent(tmp_path: Path) -> None:
         await end(cluster)
 
 
+@pytest.mark.fault("split")
 @pytest.mark.slow
 @benched(180)
 async def test_every_side_of_a_split_trains_on_and_all_are_one_after_it(tmp_path: Path) -> None:
@@ -154,6 +160,7 @@ async def test_every_side_of_a_split_trains_on_and_all_are_one_after_it(tmp_path
         await end(cluster)
 
 
+@pytest.mark.fault("alone")
 @pytest.mark.slow
 @benched()
 async def test_a_node_cut_off_from_all_dials_at_its_own_pace_and_is_back_soon_after(tmp_path: Path) -> None:
@@ -174,6 +181,7 @@ async def test_a_node_cut_off_from_all_dials_at_its_own_pace_and_is_back_soon_af
         await end(cluster)
 
 
+@pytest.mark.fault("slow links")
 @pytest.mark.slow
 @benched()
 async def test_a_slow_long_link_makes_rounds_slower_and_nothing_worse(tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ def test_a_bug_is_one_line_and_leaves_its_traceback_in_a_file(verb, capsys, tmp_
     assert crash.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.fault("hostile names")
 def test_a_name_cannot_move_the_cursor(verb, capsys) -> None:
     verb("from p2pfl.failure import Failure\ndef demo():\n    raise Failure('x', 'No peer \\x1b[2J\\nroot:', 'Look\\rthere.')")
     main(["demo"])

@@ -89,6 +89,7 @@ def test_whom_the_door_of_one_member_let_in_all_know_before_it_says_a_word() -> 
     assert all(newcomer in village.life(peer).view for peer in village.living)
 
 
+@pytest.mark.fault("slow links")
 def test_two_seconds_of_latency_with_one_of_jitter_kill_nobody() -> None:
     village = Village(12, rules=EDGE, delay=(1.0, 3.0))
     village.run(60.0)
@@ -97,6 +98,7 @@ def test_two_seconds_of_latency_with_one_of_jitter_kill_nobody() -> None:
         assert village.agree()
 
 
+@pytest.mark.fault("one-way link")
 def test_a_link_that_carries_one_way_only_kills_nobody_and_both_ends_dial_again() -> None:
     village = settled(16)
     one = village.living[0]
@@ -112,6 +114,7 @@ def test_a_link_that_carries_one_way_only_kills_nobody_and_both_ends_dial_again(
     assert other in village.houses[one].links
 
 
+@pytest.mark.fault("split")
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_two_halves_go_on_alone_for_ten_minutes_and_are_one_again(seed: int) -> None:
     village = settled(16, seed)
@@ -123,6 +126,7 @@ def test_two_halves_go_on_alone_for_ten_minutes_and_are_one_again(seed: int) -> 
     village.until(village.agree, within=HEALED_S)
 
 
+@pytest.mark.fault("split")
 def test_a_split_of_a_minute_is_healed_within_90_s() -> None:
     for seed in range(2):
         village = settled(16, seed)
@@ -132,6 +136,7 @@ def test_a_split_of_a_minute_is_healed_within_90_s() -> None:
         village.until(village.agree, within=90.0)
 
 
+@pytest.mark.fault("split")
 def test_a_split_in_three_heals_though_another_begins_meanwhile() -> None:
     village = settled(15)
     everyone = village.living
@@ -145,6 +150,7 @@ def test_a_split_in_three_heals_though_another_begins_meanwhile() -> None:
     village.until(village.agree, within=HEALED_S)
 
 
+@pytest.mark.fault("long split")
 def test_a_split_of_more_than_a_day_heals_from_stubs() -> None:
     """Slow timers, so that a day is few events: what counts is that the tombstones are stubs by then."""
     slow = replace(LAN, probe_interval_s=120.0, probe_timeout_s=5.0, restate_s=60.0, push_pull_s=600.0, reconnect_s=600.0)
@@ -161,6 +167,7 @@ def test_a_split_of_more_than_a_day_heals_from_stubs() -> None:
     village.until(village.agree, within=2 * 1.5 * 3600.0 + 2 * 1.5 * 600.0, step=60.0)
 
 
+@pytest.mark.fault("alone")
 def test_who_is_cut_off_from_all_knows_since_when_and_dials_less_and_less() -> None:
     village = settled(8)
     lonely = village.living[0]
@@ -177,6 +184,7 @@ def test_who_is_cut_off_from_all_knows_since_when_and_dials_less_and_less() -> N
     assert village.life(lonely).snapshot().alone_since is None
 
 
+@pytest.mark.fault("churn")
 def test_half_of_all_leave_and_as_many_join_every_minute() -> None:
     village = settled(16)
     for minute in range(3):
@@ -188,6 +196,7 @@ def test_half_of_all_leave_and_as_many_join_every_minute() -> None:
         village.until(village.agree, within=60.0)
 
 
+@pytest.mark.fault("churn")
 def test_all_restart_at_once() -> None:
     village = settled(32)
     everyone = village.living
@@ -199,6 +208,7 @@ def test_all_restart_at_once() -> None:
     village.until(village.agree, within=60.0)
 
 
+@pytest.mark.fault("sleep")
 def test_who_was_stopped_for_a_minute_judges_nobody_and_comes_back_as_itself() -> None:
     village = settled(12)
     sleeper = village.living[4]
@@ -215,6 +225,7 @@ def test_who_was_stopped_for_a_minute_judges_nobody_and_comes_back_as_itself() -
     assert village.life(sleeper).record.incarnation > version
 
 
+@pytest.mark.fault("sleep")
 def test_who_slept_an_hour_with_its_monotonic_clock_judges_nobody() -> None:
     """A laptop's lid: links are gone, monotonic time stood still, the wall's did not."""
     village = settled(8)
@@ -230,6 +241,7 @@ def test_who_slept_an_hour_with_its_monotonic_clock_judges_nobody() -> None:
     village.until(village.agree, within=2 * longest)
 
 
+@pytest.mark.fault("clocks")
 @pytest.mark.parametrize("offset", [-3600.0, -5.0, 600.0, -1.8e9])
 def test_clocks_that_are_wrong_kill_nobody(offset: float) -> None:
     village = settled(8)

@@ -74,6 +74,7 @@ LATER = Instant(NOW.monotonic + LAN.fresh_s + 0.1, WALL)
 """No link is fresh any more."""
 
 
+@pytest.mark.fault("rumors")
 def test_a_forged_record_of_another_changes_nothing() -> None:
     alone = Alone()
     genuine = record_of(SUBJECT, incarnation=9)
@@ -83,6 +84,7 @@ def test_a_forged_record_of_another_changes_nothing() -> None:
     assert alone.life.view.digests == before
 
 
+@pytest.mark.fault("rumors")
 def test_nobody_sends_another_away() -> None:
     alone = Alone()
     left = record_of(SUBJECT, incarnation=1, has_left=True)
@@ -93,6 +95,7 @@ def test_nobody_sends_another_away() -> None:
     assert SUBJECT not in alone.life.view
 
 
+@pytest.mark.fault("rumors")
 def test_an_accusation_by_who_is_no_neighbor_of_its_subject_is_refused() -> None:
     alone = Alone()
     far = next(peer for peer in OTHERS[2:] if peer not in watched(alone.life.view.live, SUBJECT, 1)[:2])
@@ -100,6 +103,7 @@ def test_an_accusation_by_who_is_no_neighbor_of_its_subject_is_refused() -> None
     assert not alone.life.view.suspects
 
 
+@pytest.mark.fault("rumors")
 def test_an_accusation_in_somebody_elses_name_is_refused() -> None:
     alone = Alone()
     effects = alone.hear(OTHERS[3], accusation(ACCUSER, SUBJECT, signer=OTHERS[3]), now=LATER)
@@ -144,6 +148,7 @@ def test_an_accused_refutes_with_a_higher_incarnation_but_not_more_often_than_on
     assert alone.life.snapshot().health <= LAN.health_max - 1
 
 
+@pytest.mark.fault("rumors")
 def test_an_accusation_at_a_version_that_is_yet_to_come_does_not_move_the_incarnation() -> None:
     alone = Alone()
     before = alone.life.record
@@ -152,12 +157,14 @@ def test_an_accusation_at_a_version_that_is_yet_to_come_does_not_move_the_incarn
     assert alone.life.record.incarnation <= before.incarnation + 1
 
 
+@pytest.mark.fault("stranger")
 def test_a_stranger_is_not_heard() -> None:
     alone = Alone()
     assert reasons(alone.life.receive(NOW, STRANGER, Ping(bytes(24)))) == [Reason.NOT_MEMBER]
     assert not sent(alone.life.receive(NOW, STRANGER, Digests((bytes(8),) * 64, bytes(32))), STRANGER)
 
 
+@pytest.mark.fault("stranger")
 def test_a_record_of_a_stranger_is_asked_about_and_refused_without_a_credential() -> None:
     alone = Alone()
     told = record_of(STRANGER)
@@ -168,6 +175,7 @@ def test_a_record_of_a_stranger_is_asked_about_and_refused_without_a_credential(
     assert STRANGER in alone.life.view
 
 
+@pytest.mark.fault("rumors")
 def test_one_forged_item_costs_one_signature_for_the_rest_of_its_message_is_not_read() -> None:
     alone = Alone()
     forged = accusation(ACCUSER, SUBJECT, signer=OTHERS[3])
@@ -175,6 +183,7 @@ def test_one_forged_item_costs_one_signature_for_the_rest_of_its_message_is_not_
     assert len(reasons(effects)) == 1
 
 
+@pytest.mark.fault("rumors")
 def test_a_helper_cannot_answer_for_the_dead() -> None:
     village = Village(10)
     village.run(10.0)
@@ -191,6 +200,7 @@ def test_a_helper_cannot_answer_for_the_dead() -> None:
     assert Reason.BAD_SIGNATURE in village.rejections()
 
 
+@pytest.mark.fault("rumors")
 def test_a_storm_of_accusations_by_a_member_kills_nobody() -> None:
     """One hostile member accuses everybody of everything, as fast as it hears of new records, to everybody."""
     village = Village(16)
@@ -211,6 +221,7 @@ def _version(village: Village, peer: PeerId) -> Version:
     return Version(told.boot_epoch, told.incarnation)
 
 
+@pytest.mark.fault("crowds")
 def test_a_hundred_thousand_invented_members_are_refused_and_honest_ones_still_join() -> None:
     alone = Alone()
     for k in range(200):
@@ -240,6 +251,7 @@ def cycled(count: int) -> tuple[Membership, int]:
     return alone.life, longest
 
 
+@pytest.mark.fault("crowds")
 @pytest.mark.parametrize("count", [3_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_joins_and_leaves_without_end_leave_memory_and_messages_bounded(count: int) -> None:
     life, longest = cycled(count)
@@ -256,6 +268,7 @@ def test_joins_and_leaves_without_end_leave_memory_and_messages_bounded(count: i
     assert newcomer in life.view
 
 
+@pytest.mark.fault("crowds")
 def test_one_hop_can_pull_only_so_much() -> None:
     alone = Alone()
     everyone = Wanted(tuple(OTHERS))
@@ -289,6 +302,7 @@ def test_a_summary_that_invents_members_gets_a_bounded_question() -> None:
 # ---- revocation ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("revoked")
 def test_a_revoked_member_is_out_of_every_view_within_seconds_and_stays_out() -> None:
     village = Village(16)
     village.run(10.0)
@@ -300,6 +314,7 @@ def test_a_revoked_member_is_out_of_every_view_within_seconds_and_stays_out() ->
     assert Reason.NOT_MEMBER in village.rejections()
 
 
+@pytest.mark.fault("revoked")
 def test_a_revocation_crosses_a_healed_split_within_two_comparisons() -> None:
     village = Village(16)
     village.run(10.0)
@@ -314,6 +329,7 @@ def test_a_revocation_crosses_a_healed_split_within_two_comparisons() -> None:
     village.until(lambda: all(registry.revocations for registry in knowing), within=180.0)
 
 
+@pytest.mark.fault("revocations")
 def test_a_forged_revocation_ends_its_message() -> None:
     alone = Alone()
     item = gossip_wire.encode_item(gossip_wire.Revoked(b"forged" + SUBJECT))
@@ -324,6 +340,7 @@ def test_a_forged_revocation_ends_its_message() -> None:
 # ---- two machines, one identity -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("doubles")
 def test_our_own_id_with_a_foreign_boot_id_is_a_conflict_that_names_both_addresses() -> None:
     alone = Alone()
     twin = record_of(OWN, epoch=5, boot=1)
@@ -371,6 +388,7 @@ def test_who_starts_again_is_no_alarm() -> None:
     assert not any(house.conflicts for house in village.houses.values())
 
 
+@pytest.mark.fault("doubles")
 def test_a_copied_disk_stops_itself_and_the_others_go_on() -> None:
     village = Village(8)
     village.run(10.0)

@@ -241,6 +241,7 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.fault("junk")
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda m: type(m).__name__)
 def test_a_message_comes_back_as_it_was_and_no_cut_or_flip_raises_anything_else(message: gossip_wire.MembershipMessage) -> None:
     frame = gossip_wire.encode(message)
@@ -269,6 +270,7 @@ def test_items_come_back_and_junk_does_not() -> None:
             list(gossip_wire.decode_items(junk))
 
 
+@pytest.mark.fault("junk")
 @given(st.binary(max_size=400))
 def test_random_items_raise_nothing_but_a_rejection(data: bytes) -> None:
     try:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+import pytest
+
 from p2pfl.protocol.admission.certificate import Credential
 from p2pfl.protocol.admission.record import Record
 from p2pfl.protocol.admission.revocation import Cause, revoke
@@ -93,6 +95,7 @@ def ids(*people: Person) -> tuple[PeerId, ...]:
     return tuple(sorted(person.id for person in people))
 
 
+@pytest.mark.fault("stranger", "revoked")
 def test_certified_members_see_a_death_a_newcomer_and_a_revocation_and_refuse_a_self_made_certificate() -> None:
     network = Network()
     table = Table(network, (ANN, BOB, CAT))

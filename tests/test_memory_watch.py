@@ -55,6 +55,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.fault("endless message")
 @pytest.mark.net
 @on_loop
 async def test_a_message_without_an_end_costs_its_sender_the_connection_and_honest_members_a_moment() -> None:

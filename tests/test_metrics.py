@@ -71,6 +71,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.fault("junk")
 @pytest.mark.net
 @pytest.mark.parametrize(("words", "code"), REFUSED.values(), ids=REFUSED)
 def test_all_else_is_refused(words: bytes, code: bytes) -> None:

@@ -49,6 +49,7 @@ def test_a_file_gives_every_member_its_neighbors_and_weights(tmp_path: Path) -> 
     assert network.rules.rounds == 3
 
 
+@pytest.mark.fault("hostile names")
 def test_what_init_prints_can_be_pasted_whatever_the_name(tmp_path: Path) -> None:
     names = ['</script><img>"\\', "\x7f\x1b[31m", "病房\u202e🏥", "../../x", "a\0b"]
     blocks = [enrol(name, NodeDirectory(tmp_path / str(i)), f"10.0.0.{i + 1}:7", None) for i, name in enumerate(names)]
@@ -58,6 +59,7 @@ def test_what_init_prints_can_be_pasted_whatever_the_name(tmp_path: Path) -> Non
     assert files == {"wards.toml", *(f"{i}/identity" for i in range(len(names)))}  # no name is ever part of a path
 
 
+@pytest.mark.fault("settings")
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -86,6 +88,7 @@ def test_each_mistake_is_one_line_that_names_it(tmp_path: Path, text: str, said:
     assert said.lower() in refusal(tmp_path, text).lower()
 
 
+@pytest.mark.fault("settings")
 def test_a_key_that_two_members_share_is_refused(tmp_path: Path) -> None:
     twin = MEMBERS.split("[[member]]")[1].replace("ward-0", "ward-9").replace(":7000", ":9000")
     assert "have the same identity" in refusal(tmp_path, 'name = "w"\n' + MEMBERS + "[[member]]" + twin)

@@ -65,6 +65,7 @@ def test_a_node_leaves_a_model_that_is_as_good_as_its_last_line_says(tmp_path: P
         assert json.loads(measured.stdout)["data"]["accuracy"] == pytest.approx(shown["accuracy"])
 
 
+@pytest.mark.fault("settings")
 @pytest.mark.net
 def test_a_busy_port_is_one_line_and_exit_code_5(wards: Path) -> None:
     with socket.socket() as busy:
@@ -75,6 +76,7 @@ def test_a_busy_port_is_one_line_and_exit_code_5(wards: Path) -> None:
     assert "127.0.0.1" in line
 
 
+@pytest.mark.fault("keys at rest")
 def test_keys_that_others_can_read_are_one_line_and_exit_code_6(wards: Path) -> None:
     identity = wards / "a" / "identity"
     identity.chmod(0o644)
@@ -102,6 +104,7 @@ def test_a_folder_of_data_must_be_there(wards: Path) -> None:
     assert refused(wards, "--data", "nowhere")[0] == 3
 
 
+@pytest.mark.fault("settings")
 @pytest.mark.net
 def test_a_wrong_task_is_one_line_though_the_trainer_found_it(wards: Path) -> None:
     code, line = refused(wards, "--task", "digist")

@@ -34,6 +34,7 @@ def test_only_the_owner_can_look_into_it(directory: NodeDirectory) -> None:
     assert stat.S_IMODE(directory.identity.stat().st_mode) == 0o600
 
 
+@pytest.mark.fault("keys at rest")
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660, 0o610])
 def test_keys_that_others_could_use_are_refused_with_the_cure(directory: NodeDirectory, mode: int) -> None:
     directory.identity.chmod(mode)
@@ -57,6 +58,7 @@ def test_an_identity_is_never_replaced(directory: NodeDirectory) -> None:
     assert directory.identity.read_bytes() == before
 
 
+@pytest.mark.fault("keys at rest")
 def test_a_missing_a_cut_and_a_linked_identity_are_refused(directory: NodeDirectory) -> None:
     whole = directory.identity.read_bytes()
     directory.identity.write_bytes(whole[:-1])
@@ -94,6 +96,7 @@ def test_a_passphrase_comes_out_of_a_file_that_nobody_else_can_read(tmp_path: Pa
         passphrase_in(tmp_path / "no")
 
 
+@pytest.mark.fault("clocks")
 def test_the_boot_epoch_never_comes_twice_whatever_the_clock_says(directory: NodeDirectory) -> None:
     epochs = [directory.next_boot_epoch(wall) for wall in (1000.0, 1000.0, 5.0, 2000.0, 0.0)]
     assert epochs == [1000, 1001, 1002, 2000, 2001]
@@ -105,6 +108,7 @@ def test_an_epoch_that_can_not_be_read_stops_the_start(directory: NodeDirectory)
         directory.next_boot_epoch(1.0)
 
 
+@pytest.mark.fault("full disk")
 def test_an_epoch_that_can_not_be_kept_stops_the_start_and_the_one_before_stands(directory: NodeDirectory) -> None:
     assert directory.next_boot_epoch(1000.0) == 1000
     limits, old = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -118,6 +122,7 @@ def test_an_epoch_that_can_not_be_kept_stops_the_start_and_the_one_before_stands
     assert directory.next_boot_epoch(0.0) == 1001
 
 
+@pytest.mark.fault("doubles")
 def test_one_process_at_a_time_is_this_node(directory: NodeDirectory) -> None:
     held = directory.lock()
     with pytest.raises(Failure, match="running already") as refused:

@@ -78,6 +78,7 @@ def test_two_nodes_tell_of_each_other_their_books_balance_and_one_leaves_the_oth
     assert not (tmp_path / "a" / "control.sock").exists()
 
 
+@pytest.mark.fault("alone")
 @pytest.mark.net
 def test_a_node_that_nobody_answers_is_alone_and_can_be_watched_to_its_end_by_people_and_by_systemd(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -186,6 +187,7 @@ def test_a_status_says_what_went_wrong_too() -> None:
         assert said in shown
 
 
+@pytest.mark.fault("hostile names")
 def test_whatever_a_name_or_a_fault_says_a_line_stays_one_line_of_80_columns() -> None:
     evil = "\x1b[2J\r\n</script>" + "x" * 200
     neighbor = {

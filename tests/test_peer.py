@@ -282,6 +282,7 @@ def test_a_stopped_peer_persists_then_says_good_bye_then_ends() -> None:
     assert ring[1].peer.state is State.FINISHED  # nobody waited for it
 
 
+@pytest.mark.fault("trainer")
 def test_a_broken_learner_costs_more_time_with_every_failure_and_stops_nobody_else() -> None:
     ring = Ring(3, GossipRules(rounds=4, floor_s=0.5, ceiling_s=10.0, gather_s=1.0))
     ring[1].is_learner_broken = True
@@ -293,6 +294,7 @@ def test_a_broken_learner_costs_more_time_with_every_failure_and_stops_nobody_el
     assert books_balance(ring)
 
 
+@pytest.mark.fault("not finite")
 def test_a_learner_that_refuses_a_content_is_believed_and_counted() -> None:
     ring = Ring(3, GossipRules(rounds=2), values=[1.0, float("nan"), 1.0])
     run(ring)
@@ -339,6 +341,7 @@ def test_async_merges_by_age_and_believes_an_age_only_up_to_the_cap() -> None:
 # ---- hostile and unlucky input ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("frames")
 @pytest.mark.parametrize(
     ("frames", "reason"),
     [
@@ -366,6 +369,7 @@ def test_a_bad_frame_is_one_counted_refusal_and_changes_nothing_else(frames: tup
     assert ring[0].peer.ledger.of(ring.ids[1]).applied == 3  # the next honest updates were applied
 
 
+@pytest.mark.fault("stranger")
 def test_a_stranger_is_refused_whatever_it_says() -> None:
     ring = Ring(2, ROUNDS)
     ring.start()
@@ -374,6 +378,7 @@ def test_a_stranger_is_refused_whatever_it_says() -> None:
     assert ring[0].rejections == [Reason.NOT_MEMBER]
 
 
+@pytest.mark.fault("version or kind")
 def test_a_peer_of_another_version_is_told_ours_once() -> None:
     ring = Ring(2, ROUNDS)
     ring.start()
@@ -402,6 +407,7 @@ def first_offer(ring: Ring, sender: int, receiver: int) -> list[tuple[bytes, ...
     return caught
 
 
+@pytest.mark.fault("replay")
 def test_a_replayed_offer_is_refused_and_the_honest_update_still_counts_once() -> None:
     ring = Ring(3, ROUNDS)
     (offer,) = first_offer(ring, 1, 0)
@@ -413,6 +419,7 @@ def test_a_replayed_offer_is_refused_and_the_honest_update_still_counts_once() -
     assert ring[0].peer.ledger.of(ring.ids[1]).applied == 3
 
 
+@pytest.mark.fault("wrong link")
 def test_an_update_delivered_over_anothers_link_is_refused() -> None:
     ring = Ring(3, ROUNDS)
     (offer,) = first_offer(ring, 1, 0)
@@ -430,6 +437,7 @@ def test_an_update_for_somebody_else_is_refused() -> None:
     assert ring[0].rejections == [Reason.NOT_FOR_US]
 
 
+@pytest.mark.fault("flipped bit")
 @pytest.mark.parametrize("byte", range(0, 300, 7))
 def test_a_flipped_bit_anywhere_in_an_offer_is_refused(byte: int) -> None:
     ring = Ring(3, ROUNDS)
@@ -440,6 +448,7 @@ def test_a_flipped_bit_anywhere_in_an_offer_is_refused(byte: int) -> None:
     assert len(ring[0].rejections) == 1
 
 
+@pytest.mark.fault("flipped bit")
 def test_a_flipped_bit_in_the_ciphertext_is_refused_and_the_next_update_is_applied() -> None:
     ring = Ring(3, ROUNDS)
     (offer,) = first_offer(ring, 1, 0)
@@ -454,6 +463,7 @@ def test_a_flipped_bit_in_the_ciphertext_is_refused_and_the_next_update_is_appli
     assert books_balance(ring)
 
 
+@pytest.mark.fault("chunks")
 def test_chunks_that_nobody_offered_or_credited_are_refused() -> None:
     ring = Ring(2, GossipRules(rounds=1), padding=3 << 20)
     ring.start()
@@ -465,6 +475,7 @@ def test_chunks_that_nobody_offered_or_credited_are_refused() -> None:
     assert ring[0].peer.state is State.FINISHED
 
 
+@pytest.mark.fault("step")
 def test_a_step_too_far_in_the_future_is_refused_before_its_signature_is_checked() -> None:
     ring = Ring(3, GossipRules(rounds=3, step_window=1000))
     (offer,) = first_offer(ring, 1, 0)

@@ -156,6 +156,7 @@ def test_with_no_last_round_a_peer_goes_on_until_it_is_stopped() -> None:
 # ---- links --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("one-way link")
 def test_one_way_links_are_no_links_and_nobody_waits_for_them() -> None:
     ring = Ring(3, ROUNDS)
     ring.cut = {(ring.ids[2], ring.ids[0]), (ring.ids[2], ring.ids[1])}
@@ -187,6 +188,7 @@ def test_a_link_that_flaps_does_not_forget_who_has_parted() -> None:
     assert ring.time == 0.0
 
 
+@pytest.mark.fault("loss")
 @pytest.mark.parametrize("index", range(3))
 def test_a_lost_chunk_costs_its_update_and_one_deadline(index: int) -> None:
     ring = started(GossipRules(rounds=3, floor_s=0.5, ceiling_s=5.0, gather_s=5.0), n=2, padding=2 << 20)
@@ -206,6 +208,7 @@ def test_a_lost_chunk_costs_its_update_and_one_deadline(index: int) -> None:
     assert books_balance(ring)
 
 
+@pytest.mark.fault("slow links")
 @pytest.mark.parametrize(("n", "padding"), [(2, 0), (4, 0), (2, 70_000)])
 def test_a_link_that_gets_slower_than_the_deadline_stretches_it_and_carries_updates_again(n: int, padding: int) -> None:
     """Else every update came when its round is over, nobody saw one, and the deadline stayed what it was, for ever."""
@@ -227,6 +230,7 @@ def test_a_link_that_gets_slower_than_the_deadline_stretches_it_and_carries_upda
 # ---- restarts -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("kill")
 @pytest.mark.parametrize("moment", range(1, 60, 3))
 def test_a_peer_may_be_killed_and_started_again_at_any_moment(moment: int) -> None:
     """From its newest checkpoint, or from nothing. Nobody is held up for longer than a deadline or two."""
@@ -264,6 +268,7 @@ def test_a_slow_sealer_has_one_update_at_a_time_and_never_keeps_it() -> None:
     assert [type(e) for e in ring.tell(0, answer)] == [Release, Learn]
 
 
+@pytest.mark.fault("stalling")
 def test_a_stalled_learner_costs_its_neighbors_the_adaptive_deadline_and_no_more() -> None:
     ring = started(GossipRules(rounds=12, floor_s=0.5, ceiling_s=5.0, gather_s=5.0), n=4)
     ring[3].is_learner_stalled = True
@@ -286,6 +291,7 @@ def test_an_update_for_nobody_is_not_even_sealed() -> None:
     assert not [e for e in effects if isinstance(e, Seal)]
 
 
+@pytest.mark.fault("alone")
 def test_a_peer_that_is_cut_off_waits_for_its_links_before_it_goes_on_alone() -> None:
     """Otherwise a second without links would cost it all its rounds."""
     ring = Ring(2, GossipRules(rounds=50, floor_s=1.0, ceiling_s=2.0, gather_s=1.0), gain=1.0)

@@ -57,6 +57,7 @@ STRANGE = [
 ]
 
 
+@pytest.mark.fault("another layout", "another network", "step", "replay")
 @pytest.mark.parametrize(("changes", "reason"), STRANGE)
 def test_what_is_wrong_before_the_signature_moves_nothing_but_the_counter(changes: dict, reason: Reason) -> None:
     ring, liar = with_liar()
@@ -73,6 +74,7 @@ def test_what_is_wrong_before_the_signature_moves_nothing_but_the_counter(change
     assert ring[0].peer.ledger.of(ring.ids[2]).applied == 2  # both honest ones
 
 
+@pytest.mark.fault("another layout")
 def test_an_update_of_another_length_is_refused_before_its_payload_is_touched() -> None:
     ring, liar = with_liar()
     head, body = liar.offer(0)
@@ -87,6 +89,7 @@ SIGNED = [
 ]
 
 
+@pytest.mark.fault("wrong reader")
 @pytest.mark.parametrize(("changes", "reason"), SIGNED)
 def test_what_is_wrong_under_a_good_signature_costs_the_signer_its_sequence_number(changes: dict, reason: Reason) -> None:
     ring, liar = with_liar()
@@ -101,6 +104,7 @@ def test_what_is_wrong_under_a_good_signature_costs_the_signer_its_sequence_numb
     assert ring[0].peer.ledger.of(ring.ids[2]).applied == 1
 
 
+@pytest.mark.fault("wrong reader")
 def test_an_update_for_others_or_wrapped_for_others_is_refused() -> None:
     ring, liar = with_liar()
     liar.say(0, liar.offer(1))
@@ -108,6 +112,7 @@ def test_an_update_for_others_or_wrapped_for_others_is_refused() -> None:
     assert ring[0].rejections == [Reason.NOT_FOR_US, Reason.BAD_WRAP]
 
 
+@pytest.mark.fault("replay")
 def test_a_gap_of_a_million_sequence_numbers_is_accepted_once_and_the_highest_too() -> None:
     ring, liar = with_liar()
     for seq, reason in (
@@ -125,6 +130,7 @@ def test_a_gap_of_a_million_sequence_numbers_is_accepted_once_and_the_highest_to
     assert ring[0].rejections[-1] is Reason.REPLAYED
 
 
+@pytest.mark.fault("claimed weight")
 def test_ages_and_sample_counts_move_no_weight_in_rounds() -> None:
     ring, liar = with_liar()
     for age, samples in ((HUGE, HUGE), (0, 0)):
@@ -135,6 +141,7 @@ def test_ages_and_sample_counts_move_no_weight_in_rounds() -> None:
     assert ring[0].peer.age <= 5 * 3
 
 
+@pytest.mark.fault("claimed weight")
 def test_an_age_beyond_belief_gets_little_more_than_half_of_the_weight_in_async() -> None:
     ring, liar = with_liar(GossipRules(mode="async", rounds=4, period_s=1.0, age_cap=10))
     finish_learning(ring, 0)
@@ -149,6 +156,7 @@ def test_an_age_beyond_belief_gets_little_more_than_half_of_the_weight_in_async(
 # ---- lies about where one is --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("step")
 def test_fewer_than_half_of_the_neighbors_cannot_carry_a_peer_away_and_it_ends_its_rounds() -> None:
     rules = GossipRules(rounds=0, floor_s=0.5, ceiling_s=1.0, gather_s=1.0)
     everybody = [(i, j) for i in range(4) for j in range(4) if i != j]
@@ -163,6 +171,7 @@ def test_fewer_than_half_of_the_neighbors_cannot_carry_a_peer_away_and_it_ends_i
     assert ring[0].peer.step == 1
 
 
+@pytest.mark.fault("step")
 def test_a_peer_away_for_longer_than_the_step_window_still_finds_back() -> None:
     """Its neighbors' updates are refused as too far ahead, but what they signed still says where they are."""
     rules = GossipRules(rounds=0, floor_s=0.5, ceiling_s=1.0, gather_s=1.0, step_window=10)
@@ -175,6 +184,7 @@ def test_a_peer_away_for_longer_than_the_step_window_still_finds_back() -> None:
     assert ring[0].peer.step >= 27
 
 
+@pytest.mark.fault("step")
 def test_an_update_older_than_staleness_allows_is_superseded_and_never_fetched() -> None:
     ring, liar = with_liar(replace(ROUNDS, staleness=1))
     for step in range(3):
@@ -195,6 +205,7 @@ def test_a_step_ahead_is_no_reason_to_refuse_in_async() -> None:
     assert ring[0].rejections == []
 
 
+@pytest.mark.fault("stalling")
 def test_a_hello_with_a_new_boot_id_each_time_gets_one_answer_each_and_no_update() -> None:
     ring, liar = with_liar()
     finish_learning(ring, 0)
@@ -204,6 +215,7 @@ def test_a_hello_with_a_new_boot_id_each_time_gets_one_answer_each_and_no_update
     everyone_honest_ends(ring)
 
 
+@pytest.mark.fault("stalling")
 def test_a_good_bye_that_is_not_meant_only_costs_the_liar() -> None:
     ring, liar = with_liar()
     liar.say(0, (wire.encode(wire.Bye(HUGE)),))
@@ -226,6 +238,7 @@ def test_a_neighbor_that_offers_again_after_its_good_bye_is_a_neighbor_again() -
 # ---- holding a peer up --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("stalling")
 def test_an_offer_whose_chunks_never_come_costs_one_deadline_a_round() -> None:
     ring, liar = with_liar(replace(ROUNDS, rounds=10), padding=2 << 20)
     for step in range(8):
@@ -239,6 +252,7 @@ def test_an_offer_whose_chunks_never_come_costs_one_deadline_a_round() -> None:
     everyone_honest_ends(ring)
 
 
+@pytest.mark.fault("stalling")
 def test_a_minority_that_is_late_on_purpose_cannot_stretch_the_deadline() -> None:
     """Each round one of three neighbors sends many updates under many parts, all just in time; it counts once."""
     everybody = [(i, j) for i in range(4) for j in range(4) if i != j]
@@ -280,6 +294,7 @@ def test_a_slow_peer_whose_neighbors_are_always_early_has_an_adaptive_deadline_t
 # ---- chunks and credit --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("chunks")
 def test_chunks_out_of_order_twice_or_after_the_end_are_refused_and_the_update_still_comes() -> None:
     ring, liar = with_liar(padding=2 << 20)
     liar.say(0, liar.offer(0))
@@ -292,6 +307,7 @@ def test_chunks_out_of_order_twice_or_after_the_end_are_refused_and_the_update_s
     assert ring[0].peer.ledger.of(ring.ids[2]).applied == 1
 
 
+@pytest.mark.fault("chunks")
 def test_a_chunk_of_another_length_or_content_ends_the_update_and_blames_its_signer() -> None:
     ring, liar = with_liar(padding=2 << 20)
     for wrong in (lambda chunk: chunk[:-1], lambda chunk: b"\0" + chunk[1:]):
@@ -305,6 +321,7 @@ def test_a_chunk_of_another_length_or_content_ends_the_update_and_blames_its_sig
     everyone_honest_ends(ring)
 
 
+@pytest.mark.fault("chunks")
 def test_credit_counts_only_for_what_was_offered_and_each_chunk_is_sent_once() -> None:
     ring, liar = with_liar(padding=4 << 20)
     finish_learning(ring, 0)
@@ -316,6 +333,7 @@ def test_credit_counts_only_for_what_was_offered_and_each_chunk_is_sent_once() -
     assert ring[0].rejections == []
 
 
+@pytest.mark.fault("stalling")
 def test_offers_without_end_hold_two_payloads_and_no_more() -> None:
     ring, liar = with_liar(padding=2 << 20)
     for i in range(60):
@@ -330,6 +348,7 @@ def test_offers_without_end_hold_two_payloads_and_no_more() -> None:
 # ---- saying two things --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("equivocation")
 def test_two_contents_for_one_step_are_equivocation_and_the_first_one_counts() -> None:
     ring, liar = with_liar()
     liar.say(0, liar.offer(0, value=1.0))
@@ -360,6 +379,7 @@ def test_what_was_mixed_is_not_mixed_again_when_it_is_offered_again() -> None:
     assert ring[0].peer.ledger.of(ring.ids[2]).superseded == 1
 
 
+@pytest.mark.fault("stalling")
 def test_a_link_that_the_other_side_tears_down_without_end_costs_one_offer_each_time() -> None:
     ring, liar = with_liar()
     finish_learning(ring, 0, 1)

@@ -311,6 +311,7 @@ def run(seed: int) -> Storm:
 SOMETIMES = "Learned LearnFailed LinkUp LinkDown StopRequested Abandon Rejected Persist Release Finished"
 
 
+@pytest.mark.fault("everything")
 @pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
 def test_whatever_happens_the_books_balance_and_everybody_ends(first: int) -> None:
     saw: Counter[str] = Counter()

@@ -1,5 +1,6 @@
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ def test_an_ansi_escape_in_a_name_cannot_colour_the_terminal() -> None:
     assert plain("\x1b[31mred\x1b[0m") == r"\x1b[31mred\x1b[0m"
 
 
+@pytest.mark.fault("hostile names")
 def test_a_mark_that_turns_the_writing_direction_is_written_out() -> None:
     assert plain("\u202egnp.exe") == r"\u202egnp.exe"
 
@@ -24,11 +26,13 @@ def test_names_of_the_world_stay_as_they_are() -> None:
         assert plain(name) == name
 
 
+@pytest.mark.fault("hostile names")
 @given(st.text(), st.text())
 def test_two_different_names_never_look_the_same(one: str, other: str) -> None:
     assert (plain(one) == plain(other)) == (one == other)
 
 
+@pytest.mark.fault("hostile names")
 @given(st.one_of(st.text(), st.sampled_from(HOSTILE)))
 def test_nothing_invisible_is_left(text: str) -> None:
     assert not {unicodedata.category(character) for character in plain(text)} & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}

@@ -160,6 +160,7 @@ async def test_a_slow_sliced_link_carries_a_chunk_unharmed() -> None:
         assert (await b.message()).frames[1] == chunk
 
 
+@pytest.mark.fault("imposters")
 @on_loop
 @pytest.mark.parametrize("harm", ["flip", "reset", "cut toward", "cut back", "limit"])
 async def test_every_harm_ends_the_link_at_most_and_it_is_back_when_the_harm_is_over(harm: str) -> None:

@@ -71,6 +71,7 @@ def fault(draw: random.Random) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.fault("everything")
 @pytest.mark.parametrize("first", range(0, SEEDS, PER_TEST))
 def test_whatever_happens_every_invariant_holds_and_what_can_happen_does(first: int) -> None:
     seen: Counter[str] = Counter()

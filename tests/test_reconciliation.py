@@ -67,6 +67,7 @@ def test_a_renewed_certificate_reaches_those_who_know_the_old_one() -> None:
     assert set(two.roster.members) == {BOB.id}
 
 
+@pytest.mark.fault("invites")
 def test_an_invite_used_twice_is_known_to_those_who_met_neither_user() -> None:
     line = NET.invite()
     sides = [Side(NET.roster(ANN, BOB)) for _ in range(4)]
@@ -148,6 +149,7 @@ def test_bad_statements_are_counted_and_nothing_of_them_kept() -> None:
     assert side.roster.digest == before and side.charters.current == charter(1)
 
 
+@pytest.mark.fault("junk")
 @settings(max_examples=200)
 @given(st.binary(max_size=600))
 def test_whatever_comes_is_refused_by_name(frame: bytes) -> None:

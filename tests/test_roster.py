@@ -76,6 +76,7 @@ def test_versions_count_what_the_disk_and_the_links_must_hear_of_and_nothing_els
     assert roster.version > version + 1 and roster.members_version == members + 2
 
 
+@pytest.mark.fault("stranger")
 def test_a_self_made_root_another_network_and_another_name_are_refused() -> None:
     roster, other = NET.roster(ANN), Network(seed=2)
     assert refusal(lambda: roster.learn(other.direct(BOB).data, None, NOW)) is Reason.WRONG_NETWORK
@@ -103,6 +104,7 @@ def test_a_member_an_issuer_and_a_token_vouch_for_no_more_than_they_may() -> Non
     assert set(roster.members) == {ANN.id}
 
 
+@pytest.mark.fault("lifetime")
 def test_a_certificate_lasts_some_time_and_none_lasts_ten_years() -> None:
     roster = NET.roster()
     root = b"\1" * 32
@@ -111,6 +113,7 @@ def test_a_certificate_lasts_some_time_and_none_lasts_ten_years() -> None:
         assert refusal(lambda: roster.learn(bad.data, None, NOW)) is Reason.BAD_TTL  # noqa: B023
 
 
+@pytest.mark.fault("lifetime")
 def test_a_certificate_counts_from_its_first_second_to_its_last() -> None:
     roster = NET.roster()
     show(roster, NET.direct(ANN, days=30), ANN)
@@ -128,6 +131,7 @@ def test_a_certificate_counts_from_its_first_second_to_its_last() -> None:
         assert (ANN.id in roster.members) is (expected is None)
 
 
+@pytest.mark.fault("clocks")
 def test_a_machine_without_a_clock_judges_by_what_it_knows_for_certain() -> None:
     roster = NET.roster(ANN)
     roster.expire(0.0)  # 1970
@@ -180,6 +184,7 @@ def test_who_is_no_member_any_more_lets_nobody_in() -> None:
     assert show(roster, NET.admitted(line, CAT, by=BOB, now=later), CAT, later)
 
 
+@pytest.mark.fault("invites")
 def test_an_invite_used_on_both_sides_of_a_split_is_held_against_both_until_an_issuer_decides() -> None:
     line = NET.invite()
     left, right = NET.roster(ANN, BOB), NET.roster(ANN, BOB)
@@ -200,6 +205,7 @@ def test_an_invite_used_on_both_sides_of_a_split_is_held_against_both_until_an_i
     assert left.digest == right.digest
 
 
+@pytest.mark.fault("invites")
 def test_an_invite_for_three_holds_nobody_before_the_fourth() -> None:
     line, roster = NET.invite(uses=3), NET.roster(ANN)
     people = [Person(f"p{k}") for k in range(4)]
@@ -213,6 +219,7 @@ def test_an_invite_for_three_holds_nobody_before_the_fourth() -> None:
     assert set(roster.members) == {ANN.id}
 
 
+@pytest.mark.fault("revoked")
 def test_who_is_revoked_cannot_come_back_by_the_same_invite() -> None:
     line, roster = NET.invite(), NET.roster(ANN, BOB)
     show(roster, NET.admitted(line, CAT, by=ANN), CAT)
@@ -241,6 +248,7 @@ def test_what_a_revoked_member_did_before_stands_while_nothing_speaks_against_it
 # ---- revocation ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("revoked")
 def test_a_revoked_member_is_gone_at_once_and_for_ever() -> None:
     roster = NET.roster(ANN, BOB)
     assert roster.revoke(NET.root.revoke(BOB.id, Cause.STOLEN, NOW).data, NOW)
@@ -266,6 +274,7 @@ def test_one_may_revoke_oneself_the_root_anybody_an_issuer_whom_it_vouched_for()
     assert set(roster.members) == {ANN.id}
 
 
+@pytest.mark.fault("revocations")
 def test_a_stolen_issuers_key_removes_nobody_by_vouching_for_it_first() -> None:
     roster = NET.roster(ANN)
     show(roster, NET.admitted(NET.invite(), BOB, by=ANN), BOB)
@@ -300,6 +309,7 @@ def test_a_revocation_that_came_before_its_subject_still_counts() -> None:
     assert len(roster.revocations) == 1
 
 
+@pytest.mark.fault("revocations")
 def test_strangers_revoke_nobody_not_even_themselves() -> None:
     roster = NET.roster(ANN)
     assert refusal(lambda: roster.revoke(by_itself(EVE).data, NOW)) is Reason.NOT_MEMBER
@@ -314,6 +324,7 @@ def test_strangers_revoke_nobody_not_even_themselves() -> None:
     assert set(roster.members) == {ANN.id} and not roster.revocations
 
 
+@pytest.mark.fault("revocations")
 def test_an_old_set_replayed_takes_no_revocation_back() -> None:
     roster = NET.roster(ANN, BOB)
     old = roster.to_bytes()
@@ -322,6 +333,7 @@ def test_an_old_set_replayed_takes_no_revocation_back() -> None:
     assert set(roster.members) == {ANN.id}
 
 
+@pytest.mark.fault("revocations")
 def test_a_hundred_thousand_revocations_fill_their_room_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admissions, "REVOCATIONS_MAX", 64)
     roster = Roster(NET.id, NET.root.key, check=lambda key, context, body, signature: True)
@@ -412,6 +424,7 @@ def test_a_full_roster_lets_go_of_who_left_and_of_nobody_else(monkeypatch: pytes
     assert {ANN.id, *(Person(f"resident-{k}").id for k in range(7))} == set(roster.members)
 
 
+@pytest.mark.fault("crowds")
 @pytest.mark.slow
 def test_a_hundred_thousand_who_come_and_leave_leave_no_more_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admissions, "MEMBERS_MAX", 16)
@@ -430,6 +443,7 @@ def test_a_hundred_thousand_who_come_and_leave_leave_no_more_than_there_is_room_
     assert len(sizes) == 1
 
 
+@pytest.mark.fault("crowds")
 def test_a_stolen_issuers_key_fills_its_share_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admissions, "ISSUED_MAX", 3)
     roster = NET.roster(ANN)

@@ -102,6 +102,7 @@ def test_all_mistakes_are_named_at_once_each_with_its_place(file: Path) -> None:
     assert refusal.value.exit_code == ExitCode.CONFIGURATION
 
 
+@pytest.mark.fault("settings")
 @pytest.mark.parametrize(
     ("settings", "names"),
     [

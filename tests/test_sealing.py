@@ -119,6 +119,7 @@ def test_of_an_older_update_only_the_chunks_that_are_still_held_take_memory() ->
     on_a_loop(scenario)
 
 
+@pytest.mark.fault("slow reader")
 def test_a_reader_that_holds_on_to_everything_can_not_use_up_the_slots() -> None:
     async def scenario(seals: Sealing, arena: Arena, answers: "asyncio.Queue[Event]") -> None:
         held = [await sealed(seals, arena, answers) for _ in range(10)]

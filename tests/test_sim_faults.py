@@ -107,6 +107,7 @@ def test_a_restarted_peer_goes_on_from_its_checkpoint_and_joins_its_neighbors_ro
     assert outcome.marks[0].round == pytest.approx(4, abs=1)
 
 
+@pytest.mark.fault("replay", "kill")
 def test_a_crash_never_makes_a_peer_reuse_a_sequence_number() -> None:
     crashes = [{"at": at, "kind": "restart", "peers": [1, 4]} for at in (2.3, 2.9, 5.1, 7.7)]
     federation = Federation(world(*crashes), None, None)
@@ -170,6 +171,7 @@ def test_a_peer_that_leaves_persists_and_is_not_awaited() -> None:
     assert all(diary.outcome.finished)
 
 
+@pytest.mark.fault("churn")
 def test_all_peers_can_restart_at_once() -> None:
     """The thundering herd: within the second after, all train again."""
     diary = Diary(world({"at": 5.3, "kind": "restart", "peers": "0-5"}))
@@ -188,6 +190,7 @@ def test_a_late_peer_joins_the_round_of_the_others() -> None:
 # ---- pauses, clocks, speeds ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("sleep")
 def test_a_paused_peer_finds_everything_waiting_and_catches_up() -> None:
     diary = Diary(world({"at": 3.5, "kind": "pause", "peers": 1, "heal": 8.0}))
     times = [line["t"] for line in diary.lines["peer-1"]]
@@ -197,6 +200,7 @@ def test_a_paused_peer_finds_everything_waiting_and_catches_up() -> None:
     assert len({line["event"]["kind"] for line in diary.lines["peer-1"] if line["t"] == 8.0}) > 1
 
 
+@pytest.mark.fault("sleep")
 def test_an_hour_of_sleep_costs_no_peer_its_place() -> None:
     """FAULTS 64: no one is judged on wake, and nothing new is taken for a replay."""
     faults = {"at": 2.5, "kind": "pause", "peers": "0-5", "heal": 3602.5}
@@ -205,6 +209,7 @@ def test_an_hour_of_sleep_costs_no_peer_its_place() -> None:
     assert np.isfinite(outcome.accuracy).all()
 
 
+@pytest.mark.fault("clocks")
 @pytest.mark.parametrize("offset", [600.0, -600.0, -1.7e9])
 def test_a_wrong_clock_changes_nothing(offset: float) -> None:
     """FAULTS 59: liveness is monotonic time, freshness counters."""
@@ -242,6 +247,7 @@ def test_nobody_waits_longer_for_a_straggler_than_the_ceiling() -> None:
 # ---- links --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("split")
 def test_both_halves_of_a_split_train_on_and_converge_again_after_it() -> None:
     """While they are apart nothing passes, each half agrees within itself; after it they come nearer round by round."""
     split = {"at": 3.5, "kind": "partition", "groups": ["0-2"], "heal": 12.5}
@@ -256,6 +262,7 @@ def test_both_halves_of_a_split_train_on_and_converge_again_after_it() -> None:
         assert diary.asked(peer, "RoundEnded")[-1][1]["applied"] == 5
 
 
+@pytest.mark.fault("split")
 def test_a_split_that_begins_while_another_heals_ends_too() -> None:
     splits = [
         {"at": 2.5, "kind": "partition", "groups": ["0-2", "3-5"], "heal": 6.5},
@@ -266,6 +273,7 @@ def test_a_split_that_begins_while_another_heals_ends_too() -> None:
     assert outcome.consensus_distance[-1] < outcome.consensus_distance[9] / 3
 
 
+@pytest.mark.fault("one-way link")
 def test_a_cut_one_way_kills_nobody() -> None:
     cut = {"at": 2.5, "kind": "cut", "groups": [0, 1], "heal": 8.5}
     diary = Diary(world(cut))
@@ -274,6 +282,7 @@ def test_a_cut_one_way_kills_nobody() -> None:
     assert diary.asked(1, "RoundEnded")[-1][1]["applied"] == 5
 
 
+@pytest.mark.fault("flipped bit")
 def test_damaged_updates_are_refused_counted_and_harmless() -> None:
     damage = {"at": 2.5, "kind": "corrupt", "peers": 4, "share": 0.7}
     outcome = run_events(world(damage))
@@ -282,6 +291,7 @@ def test_damaged_updates_are_refused_counted_and_harmless() -> None:
     assert np.abs(outcome.parameters).max() < 100
 
 
+@pytest.mark.fault("loss")
 @pytest.mark.parametrize("mode", ["rounds", "async"])
 def test_loss_duplicates_and_reordering_cost_little_accuracy(mode: str) -> None:
     """FAULTS 50: 30 % loss, 10 % duplicates, reordering; within 5 % of the clean run at equal steps."""
@@ -300,6 +310,7 @@ def test_loss_duplicates_and_reordering_cost_little_accuracy(mode: str) -> None:
     assert rough.accuracy[-1].mean() > clean.accuracy[-1].mean() - 0.05
 
 
+@pytest.mark.fault("slow links")
 def test_a_slow_and_jittery_link_makes_rounds_slower_and_nothing_else() -> None:
     """FAULTS 51: 2 s latency, +-1 s jitter, 64 kbit/s. An update of 2.6 kB takes 0.33 s."""
     settings = {"latency": 2.0, "jitter": 1.0, "bandwidth": 8000.0, "step_s": 0.1, "topology": "ring", "gather_s": 30}

@@ -8,6 +8,7 @@ from tests.cluster import benched
 from tests.soak import Soak
 
 
+@pytest.mark.fault("everything")
 @pytest.mark.net
 @pytest.mark.slow
 @benched(180)

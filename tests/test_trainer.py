@@ -105,6 +105,7 @@ def test_mixing_takes_what_lies_in_the_slots() -> None:
     assert bench.vector() == pytest.approx(own + 0.25, abs=1e-6)
 
 
+@pytest.mark.fault("not finite", "too large")
 @pytest.mark.parametrize(("value", "reason"), [(np.nan, "non_finite"), (np.inf, "non_finite"), (1e38, "too_large")])
 def test_bad_content_is_a_verdict_and_leaves_the_model_as_it_was(value: float, reason: str) -> None:
     bench = Bench()
@@ -129,6 +130,7 @@ def test_a_saved_state_goes_on_exactly_where_it_was(tmp_path: Path) -> None:
     assert np.array_equal(again.vector(), bench.vector())
 
 
+@pytest.mark.fault("full disk")
 def test_a_disk_that_refuses_is_an_answer_and_training_goes_on(tmp_path: Path) -> None:
     bench = Bench()
     bench.learn(0, delivered=0)

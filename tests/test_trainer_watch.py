@@ -54,6 +54,7 @@ def test_the_clock_of_an_order_runs_from_the_answer_before_it() -> None:
     assert watch.overdue(190.0) == "" and "Save" in watch.overdue(190.5)
 
 
+@pytest.mark.fault("sleep")
 def test_a_machine_that_slept_accuses_nobody() -> None:
     watch = TrainerWatch(BOUNDS)
     watch.ordered("LearnOrder", 0.0)
@@ -97,6 +98,7 @@ class Node:
         return await asyncio.wait_for(self.heard.get(), LIMIT_S)
 
 
+@pytest.mark.fault("trainer")
 @pytest.mark.net
 @on_loop
 async def test_a_trainer_that_hangs_is_killed_and_followed_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +128,7 @@ ENDS = {
 }
 
 
+@pytest.mark.fault("trainer")
 @pytest.mark.net
 @pytest.mark.parametrize("how", ENDS)
 def test_how_a_trainer_ended_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:

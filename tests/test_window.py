@@ -26,6 +26,7 @@ def test_a_number_counts_once() -> None:
     assert not window_after(5).check(b"ann", 1, 5)
 
 
+@pytest.mark.fault("replay")
 def test_reordered_within_64_each_counts_once() -> None:
     order = [(7 * k) % WINDOW for k in range(WINDOW)]  # 7 and 64 have no common divisor: every number once, out of order
     window = ReplayWindow()
@@ -46,6 +47,7 @@ def test_a_gap_of_a_million_is_accepted_once() -> None:
     assert not window.check(b"ann", 1, 4)
 
 
+@pytest.mark.fault("replay")
 def test_the_largest_sequence_number_costs_no_more_than_the_smallest() -> None:
     window = window_after(0, LARGEST)
     assert not window.check(b"ann", 1, LARGEST)
@@ -64,6 +66,7 @@ def test_one_signer_cannot_burn_the_numbers_of_another() -> None:
     assert window_after(5).check(b"bob", 1, 5)
 
 
+@pytest.mark.fault("replay")
 def test_nothing_can_be_replayed_across_a_restart() -> None:
     window = window_after(0, 2, LARGEST - 1, LARGEST, epoch=LARGEST)
     stored = msgpack.packb(window.to_plain())

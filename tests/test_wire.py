@@ -89,12 +89,14 @@ def test_a_payload_is_cut_into_chunks_of_a_mebibyte(length: int, count: int) -> 
 # ---- version and kind ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("version or kind")
 @pytest.mark.parametrize("version", [0, 2, 127])
 @pytest.mark.parametrize("rest", [b"\x01", b"\xff\xff", b"\x01" + b"\x91" * 5000, b"\xc1garbage", b"\x63"])
 def test_another_version_is_called_so_though_we_cannot_read_the_rest(version: int, rest: bytes) -> None:
     assert reason_of(bytes([0x95, version]) + rest) is Reason.VERSION
 
 
+@pytest.mark.fault("version or kind")
 @pytest.mark.parametrize("kind", [0, 6, 127, 128, 255])
 @pytest.mark.parametrize("rest", [b"", b"\x81\x01\x02", b"\xc1"])
 def test_an_unknown_kind_is_called_so_though_we_cannot_read_the_rest(kind: int, rest: bytes) -> None:
@@ -131,6 +133,7 @@ def test_a_field_of_another_type_or_out_of_its_bounds_is_refused(message: Messag
             assert refusal.value.reason is Reason.BAD_HEADER, (name, bad)
 
 
+@pytest.mark.fault("cut off")
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_field_too_many_or_too_few_is_refused(message: Message) -> None:
     values = msgpack.unpackb(wire.encode(message))
@@ -138,6 +141,7 @@ def test_a_field_too_many_or_too_few_is_refused(message: Message) -> None:
     assert reason_of(msgpack.packb([*values, 0])) is Reason.BAD_HEADER
 
 
+@pytest.mark.fault("cut off")
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_message_cut_off_anywhere_or_with_something_behind_it_is_refused(message: Message) -> None:
     frame = wire.encode(message)
@@ -145,6 +149,7 @@ def test_a_message_cut_off_anywhere_or_with_something_behind_it_is_refused(messa
     assert reason_of(frame + b"\0") is Reason.BAD_HEADER
 
 
+@pytest.mark.fault("cut off")
 def test_a_header_cut_off_anywhere_is_refused() -> None:
     frame = wire.encode_header(HEADER)
     for cut in range(len(frame)):
@@ -165,6 +170,7 @@ def test_an_offer_has_as_many_digests_as_its_length_has_chunks(length: int, dige
     assert reason_of(wire.encode(offer)) is Reason.BAD_HEADER
 
 
+@pytest.mark.fault("bombs")
 def test_more_readers_or_digests_than_the_bound_are_refused() -> None:
     readers = tuple((PeerId(k.to_bytes(32, "big")), b"w" * 72) for k in range(wire.READERS_MAX + 1))
     assert reason_of(wire.encode(Offer(b"h", b"s" * 64, 1, (b"d" * 32,), readers))) is Reason.BAD_HEADER
@@ -204,6 +210,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.fault("bombs")
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_refused_in_milliseconds_without_memory(name: str) -> None:
     bomb = BOMBS[name]
@@ -223,6 +230,7 @@ def test_a_bomb_is_refused_in_milliseconds_without_memory(name: str) -> None:
     assert peak < 100_000 + len(bomb), f"{peak} bytes"  # msgpack copies what is behind a whole value
 
 
+@pytest.mark.fault("junk")
 @pytest.mark.parametrize("seed", range(4))
 def test_random_bytes_are_refused_and_nothing_else_escapes(seed: int) -> None:
     draw = random.Random(seed)
@@ -234,6 +242,7 @@ def test_random_bytes_are_refused_and_nothing_else_escapes(seed: int) -> None:
         assert reason_of(frame) in (Reason.BAD_HEADER, Reason.VERSION, Reason.KIND)
 
 
+@pytest.mark.fault("junk")
 @settings(max_examples=500)
 @given(st.sampled_from(MESSAGES), st.data())
 def test_a_mutated_message_is_refused_or_is_within_all_bounds(message: Message, data: st.DataObject) -> None:
@@ -274,6 +283,7 @@ def test_a_message_is_one_frame_or_a_chunk_with_its_bytes() -> None:
     assert wire.read((wire.encode(offer), b"sealed")) == (offer, b"sealed")
 
 
+@pytest.mark.fault("frames")
 @pytest.mark.parametrize(
     "frames",
     [(), (b"",), (BYE, b""), (BYE, b"x"), (CHUNK,), (CHUNK, b""), (CHUNK, b"x", b"y"), (b"",) * 3, (BYE,) * 50, TOO_LONG],

@@ -98,6 +98,7 @@ async def test_a_look_up_that_raises_refuses_that_one_and_is_reported() -> None:
     assert reported == [error] * 3
 
 
+@pytest.mark.fault("other protocols")
 @on_loop
 async def test_refusals_are_counted_and_seldom_told() -> None:
     told: list[str] = []
