@@ -1,15 +1,21 @@
 """The verbs of a real machine: `p2pfl demo`, `p2pfl node ...`, `p2pfl model ...`. Imports what they need when they run."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from node.options import Addresses, Data, Directory, Json, Listen, NoPassphrase, OwnTask, PassphraseFd
 from p2pfl.answer import answer
-from p2pfl.failure import ExitCode, Failure
 from p2pfl.report.plain import plain
+
+if TYPE_CHECKING:
+    from node.directory import NodeDirectory
+    from node.node_settings import NodeSettings
+    from p2pfl.protocol.identity import Identity
 
 node_app = typer.Typer(
     help="One real peer: make its keys, start it, look at it, end it.", rich_markup_mode=None, no_args_is_help=True
@@ -36,7 +42,7 @@ def demo(
     pace: Annotated[float, typer.Option(min=0, max=60, help="Seconds a round takes at least, to watch it; 0: flat out.")] = 0.5,
     out: Annotated[Path | None, typer.Option(help="Folder for the report and the model; it must be new or empty.")] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_: Json = False,
 ) -> None:
     """Eight real peers on this machine learn together; a report at the end.
 
@@ -51,41 +57,96 @@ def demo(
         typer.launch(done.report.absolute().as_uri())
 
 
-Directory = Annotated[Path, typer.Option("--dir", help="The node's own folder.")]
-PassphraseFd = Annotated[int | None, typer.Option(metavar="N", help="Read the passphrase from this file descriptor.")]
-
-
 @node_app.command("init")
 def node_init(
     name: Annotated[str, typer.Option(help="What the others call this node.")],
-    directory: Directory = Path("p2pfl-node"),
-    address: Annotated[str, typer.Option(help="HOST:PORT at which the others reach it.")] = "127.0.0.1:7780",
-    no_passphrase: Annotated[bool, typer.Option("--no-passphrase", help="Leave the keys unsealed on the disk.")] = False,
+    directory: Directory = None,
+    request: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a request to be certified here; see p2pfl network sign.")
+    ] = None,
+    relay: Annotated[bool, typer.Option("--relay", help="Request to be a relay.")] = False,
+    address: Annotated[
+        str, typer.Option(help="HOST:PORT at which the others reach it, for a network's file.")
+    ] = "127.0.0.1:7780",
+    no_passphrase: NoPassphrase = False,
     passphrase_fd: PassphraseFd = None,
+    json_: Json = False,
 ) -> None:
-    """Make a node's folder and keys; prints the [[member]] block for the network's file.
+    """Make a node's folder and keys; writes a request to be certified, or prints the [[member]] block for a network's file.
 
-    For example: p2pfl node init --name ward-a --address 10.0.0.5:7780
+    For example: p2pfl node init --name ward-c --request ward-c.request
     """
-    from node.enrolment import asked_passphrase, directory_of, enrol, passphrase_from
+    from node import place
+    from node.enrolment import enrol, enrol_by_request
+    from node.options import new_passphrase
 
-    if no_passphrase and passphrase_fd is not None:
-        raise Failure("usage", "--no-passphrase and --passphrase-fd exclude each other.", "Choose one.", ExitCode.USAGE)
-    if no_passphrase:
-        passphrase = None
-    else:
-        passphrase = passphrase_from(passphrase_fd) if passphrase_fd is not None else asked_passphrase(is_new=True)
-    typer.echo(enrol(name, directory_of(directory), address, passphrase))
-    typer.echo(f"The keys are in {directory}. Add the block above to the network's file, at every member.", err=True)
+    here = place.named(directory, name)
+    passphrase = new_passphrase(no_passphrase, passphrase_fd)
+    if request is not None:
+        asked = enrol_by_request(name, here, request, passphrase, relay)
+        told = {"id": asked.identity.hex(), "directory": str(here.path), "request": str(request)}
+        typer.echo(answer(told) if json_ else f"request  {request}")
+        next_ = f"p2pfl node join CREDENTIAL --dir {here.path}"
+        typer.echo(f"Hand it to the holder of the root key, who runs p2pfl network sign; then: {next_}", err=True)
+        return
+    block = enrol(name, here, address, passphrase)
+    typer.echo(answer({"member": block, "directory": str(here.path)}) if json_ else block)
+    typer.echo(f"The keys are in {here.path}. Add the block above to the network's file, at every member.", err=True)
+
+
+@node_app.command("join")
+def node_join(
+    line: Annotated[str, typer.Argument(help="The invite or the credential as it was printed, its file, or - for stdin.")],
+    name: Annotated[
+        str | None, typer.Option(help="What the others call this node; the machine's name where not given.")
+    ] = None,
+    listen: Listen = "0.0.0.0:7780",
+    address: Addresses = None,
+    data: Data = None,
+    task: OwnTask = None,
+    directory: Directory = None,
+    start: Annotated[bool, typer.Option("--start", help="Start the node as well.")] = False,
+    no_passphrase: NoPassphrase = False,
+    passphrase_fd: PassphraseFd = None,
+    json_: Json = False,
+) -> None:
+    """Become a member by an invite: makes the keys, asks one of the members, and checks that the task fits.
+
+    For example: p2pfl node join p2pfl-invite-1-... --name ward-b --data /srv/ward-b
+    """
+    from node.enrolment import identity_in
+    from node.joining import join, line_of, new_identity
+    from node.node_settings import settings_of
+    from node.options import new_passphrase, own_name, settings_from
+    from node.reading import line_in
+
+    def opened(here: "NodeDirectory") -> "Identity":
+        if here.identity.exists():
+            return identity_in(here, passphrase_fd)
+        return new_identity(here, lambda: new_passphrase(no_passphrase, passphrase_fd))
+
+    settings = settings_of("p2pfl node join", **settings_from(listen, address, task, data))
+    done = join(line_of(line_in(line)), name or own_name(), directory, settings, opened)
+    if start:
+        typer.echo(f"{plain(done.member)} is a {done.role} of {plain(done.network)}", err=True)
+        _start_founded(done.directory, opened(done.directory), settings, 0)
+    if json_:
+        typer.echo(answer(done.as_data()))
+        return
+    others = "1 other" if done.others == 1 else f"{done.others} others"
+    typer.echo(f"{plain(done.member)} is a {done.role} of {plain(done.network)}, with {others}")
+    typer.echo(f"next     p2pfl node start --dir {done.directory.path}")
 
 
 @node_app.command("start")
 def node_start(
-    network: Annotated[Path, typer.Option(metavar="FILE.toml", help="The network's file, the same at every member.")],
-    directory: Directory = Path("p2pfl-node"),
-    data: Annotated[Path | None, typer.Option(help="The folder of this node's own data, for a task of your own.")] = None,
-    task: Annotated[str | None, typer.Option(help="Your own task: FILE.py:NAME. Its code is run.")] = None,
-    listen: Annotated[str | None, typer.Option(help="HOST:PORT to listen at, where it is not the member's address.")] = None,
+    directory: Directory = None,
+    network: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="A network's file that lists its members, the same at each.")
+    ] = None,
+    data: Data = None,
+    task: OwnTask = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT to listen at, from now on.")] = None,
     passphrase_fd: PassphraseFd = None,
     passphrase_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the passphrase from this file.")] = None,
     metrics_port: Annotated[
@@ -94,19 +155,40 @@ def node_start(
 ) -> None:
     """Start a node, or start it again: it goes on from its newest checkpoint. Ctrl-C ends it and keeps one.
 
-    For example: p2pfl node start --dir ward-a --network wards.toml
+    For example: p2pfl node start
     """
-    from node.enrolment import directory_of, identity_in
+    from node import node_settings, place
+    from node.enrolment import identity_in
+    from node.options import settings_from
     from node.starting import become, prepared
 
-    place = directory_of(directory)
-    told = prepared(place, network, identity_in(place, passphrase_fd, passphrase_file), listen, data, task)
-    become(replace(told, metrics_port=metrics_port or 0))
+    here = place.found(directory)
+    if network is not None:
+        told = prepared(here, network, identity_in(here, passphrase_fd, passphrase_file), listen, data, task)
+        become(replace(told, metrics_port=metrics_port or 0))
+    settings = node_settings.load(here)
+    given = settings_from(listen or settings.listen, list(settings.addresses), task, data)
+    changed = node_settings.settings_of("p2pfl node start", **{**settings.model_dump(), **_non_empty(given)})
+    identity = identity_in(here, passphrase_fd, passphrase_file)
+    _start_founded(here, identity, changed, metrics_port or 0)
+
+
+def _start_founded(here: "NodeDirectory", identity: "Identity", settings: "NodeSettings", metrics_port: int) -> NoReturn:
+    from node import node_settings
+    from node.starting import become, prepared_founded
+
+    told = prepared_founded(here, identity, settings)
+    node_settings.save(here, settings)
+    become(replace(told, metrics_port=metrics_port))
+
+
+def _non_empty(values: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value}
 
 
 @node_app.command("status")
 def node_status(
-    directory: Directory = Path("p2pfl-node"),
+    directory: Directory = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show it every second, until Ctrl-C.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object; with --watch, one a line.")] = False,
 ) -> None:
@@ -114,34 +196,34 @@ def node_status(
 
     For example: p2pfl node status --dir ward-a --watch
     """
-    from node.enrolment import directory_of
+    from node import place
     from node.status import lines, screen, status_of
     from node.status import watch as show_each
 
-    place = directory_of(directory)
+    here = place.found(directory)
     if not watch:
-        status = status_of(place)
+        status = status_of(here)
         typer.echo(answer(status) if json_ else "\n".join(lines(status)))
     elif json_:
-        show_each(place, lambda status: typer.echo(answer(status)))
+        show_each(here, lambda status: typer.echo(answer(status)))
     else:
         with screen() as show:
-            show_each(place, show)
+            show_each(here, show)
 
 
 @node_app.command("leave")
 def node_leave(
-    directory: Directory = Path("p2pfl-node"),
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    directory: Directory = None,
+    json_: Json = False,
 ) -> None:
     """End a running node in peace: it keeps a checkpoint, says good-bye and leaves its model. Waits until it has ended.
 
     For example: p2pfl node leave --dir ward-a
     """
-    from node.enrolment import directory_of
+    from node import place
     from node.status import leave
 
-    left = leave(directory_of(directory))
+    left = leave(place.found(directory))
     typer.echo(answer(left) if json_ else f"{plain(left['name'])} has left after round {left['step']}")
 
 
@@ -151,7 +233,7 @@ def model_evaluate(
     task: Annotated[str, typer.Option(help="The task it was made with: a bundled one, or FILE.py:NAME.")],
     model: Annotated[str | None, typer.Option(help="The model of a bundled task, where it is not the first.")] = None,
     data: Annotated[Path | None, typer.Option(help="A folder of data, for a task that has no common test set.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_: Json = False,
 ) -> None:
     """Measure a model on the task's common test set.
 

@@ -1,6 +1,11 @@
 """A node's own folder: who it is, how often it was started, and what it has learned.
 
 identity        its secret keys, readable by nobody else
+charter         what the network agreed on, as its root signed it, and the one before
+credential      why this node is a member
+roster          everybody else's credentials and records, and revocations
+node.json       where it listens, and its own task and data
+root.key        the key of the whole network, only where that was made; better kept elsewhere
 boot            the boot epoch of its newest start
 checkpoints/    the newest two states of model and peer
 metrics.jsonl   one line a round          log.jsonl   one line an incident; an older file of each with .1 in its name
@@ -39,6 +44,31 @@ class NodeDirectory:
         return self.path / "model.safetensors"
 
     @property
+    def charter(self) -> Path:
+        return self.path / "charter"
+
+    @property
+    def credential(self) -> Path:
+        return self.path / "credential"
+
+    @property
+    def roster(self) -> Path:
+        return self.path / "roster"
+
+    @property
+    def settings(self) -> Path:
+        return self.path / "node.json"
+
+    @property
+    def root_key(self) -> Path:
+        return self.path / "root.key"
+
+    @property
+    def is_founded(self) -> bool:
+        """Whether it holds a member of a network that `p2pfl network create` made. This file is written last."""
+        return self.settings.exists()
+
+    @property
     def control(self) -> Path:
         return self.path / "control.sock"
 
@@ -59,45 +89,28 @@ class NodeDirectory:
 
     def write_identity(self, sealed: bytes) -> None:
         """Never replaces one: another identity would be another member."""
+        self.write_secret(self.identity, sealed, "an identity")
+
+    def write_secret(self, path: Path, sealed: bytes, noun: str) -> None:
+        """A file of this folder that only its owner can read, and that must not be there yet. Raises `Failure`."""
         try:
-            create_durably(self.identity, sealed)
+            create_durably(path, sealed)
         except FileExistsError:
-            message = f"{self.identity}: there is an identity already."
-            raise Failure(
-                "identity_exists", message, "Choose another --dir; it was left as it is.", ExitCode.IDENTITY
-            ) from None
+            message = f"{path}: there is {noun} already."
+            raise _refused("identity_exists", message, "Choose another --dir; it was left as it is.") from None
         except OSError as error:
-            raise _unwritable(self.identity, error) from None
+            raise _unwritable(path, error) from None
+
+    def write(self, path: Path, data: bytes) -> None:
+        """A file of this folder, in one step. Raises `Failure`."""
+        try:
+            write_durably(path, data)
+        except OSError as error:
+            raise _unwritable(path, error) from None
 
     def read_identity(self) -> bytes:
         """The file's bytes; refuses keys that others could have read, as ssh does."""
-        path = self.identity
-        try:
-            # Without O_NONBLOCK a named pipe would be waited for.
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise _refused(
-                "no_identity", f"{path}: there is no identity here.", "Make one: p2pfl node init --name NAME"
-            ) from None
-        except OSError as error:
-            reason = "it is a symbolic link" if path.is_symlink() else (error.strerror or str(error))
-            raise _refused("unreadable_identity", f"{path}: {reason}.", "Put the file itself there, owned by you.") from None
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise _refused(
-                    "unreadable_identity", f"{path}: not a regular file.", "Put the file itself there, owned by you."
-                )
-            if status.st_uid != os.geteuid():
-                raise _refused(
-                    "foreign_identity", f"{path}: it belongs to another user.", f"chown it to yourself: chown $USER {path}"
-                )
-            if stat.S_IMODE(status.st_mode) & 0o077:
-                mode = stat.S_IMODE(status.st_mode)
-                raise _refused("open_identity", f"{path}: others can read it (mode {mode:04o}).", f"chmod 600 {path}")
-            return os.read(fd, IDENTITY_MAX)
-        finally:
-            os.close(fd)
+        return read_secret(self.identity, "no identity", "Make one: p2pfl node init --name NAME, or p2pfl node join INVITE")
 
     def lock(self) -> int:
         """Held until the returned descriptor is closed, by whatever end: one process at a time is this node."""
@@ -131,6 +144,33 @@ class NodeDirectory:
         except OSError as error:
             raise _unwritable(path, error) from None
         return epoch
+
+
+def read_secret(path: Path, missing: str, mend: str) -> bytes:
+    """The bytes of a file of keys. Raises `Failure` with exit code IDENTITY for one that is not there, or that others could
+    have read or put there."""
+    try:
+        # Without O_NONBLOCK a named pipe would be waited for.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise _refused(missing.replace(" ", "_"), f"{path}: there is {missing} here.", mend) from None
+    except OSError as error:
+        reason = "it is a symbolic link" if path.is_symlink() else (error.strerror or str(error))
+        raise _refused("unreadable_identity", f"{path}: {reason}.", "Put the file itself there, owned by you.") from None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise _refused("unreadable_identity", f"{path}: not a regular file.", "Put the file itself there, owned by you.")
+        if status.st_uid != os.geteuid():
+            raise _refused(
+                "foreign_identity", f"{path}: it belongs to another user.", f"chown it to yourself: chown $USER {path}"
+            )
+        if stat.S_IMODE(status.st_mode) & 0o077:
+            mode = stat.S_IMODE(status.st_mode)
+            raise _refused("open_identity", f"{path}: others can read it (mode {mode:04o}).", f"chmod 600 {path}")
+        return os.read(fd, IDENTITY_MAX)
+    finally:
+        os.close(fd)
 
 
 def _refused(code: str, message: str, hint: str) -> Failure:

@@ -10,8 +10,11 @@ import typer
 from node.address import Address
 from node.directory import NodeDirectory
 from node.entropy import SystemEntropy
+from node.founding import believed_time
 from node.network_file import MemberSection
 from p2pfl.failure import ExitCode, Failure
+from p2pfl.protocol.admission.authority import Request, ask, request_line
+from p2pfl.protocol.admission.statement import signer
 from p2pfl.protocol.identity import Identity, is_sealed
 from p2pfl.settings import parse
 
@@ -40,6 +43,23 @@ def enrol(name: str, directory: NodeDirectory, address: str, passphrase: str | N
     directory.create()
     directory.write_identity(sealed)
     return "\n".join(["[[member]]", *(f"{key} = {_toml(value)}" for key, value in member.model_dump().items())])
+
+
+def enrol_by_request(name: str, directory: NodeDirectory, file: Path, passphrase: str | None, is_relay: bool) -> Request:
+    """Make the folder and the identity, and a request to be certified in a file. Raises `Failure`."""
+    identity = Identity.generate(SystemEntropy())
+    request = ask(signer(identity.sign_seed), identity.peer_id, name, believed_time(), is_relay)
+    sealed = identity.to_bytes(passphrase, SystemEntropy())
+    directory.create()
+    directory.write_identity(sealed)
+    try:
+        file.write_text(request_line(request) + "\n", encoding="ascii")
+    except OSError as error:
+        message = f"{file}: {error.strerror}."
+        raise Failure(
+            "unwritable", message, "Give another --request FILE; the identity was kept, so also another --dir."
+        ) from None
+    return request
 
 
 def identity_in(directory: NodeDirectory, passphrase_fd: int | None, passphrase_file: Path | None = None) -> Identity:

@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
-from node.cli import Directory, PassphraseFd
+from node.options import Json, PassphraseFd
 from p2pfl.answer import answer
 from p2pfl.failure import ExitCode
 
 service_app = typer.Typer(help="Run a node as a systemd service.", rich_markup_mode=None, no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Name = Annotated[str, typer.Option(help="Of the service: p2pfl-NAME.")]
 
 
@@ -40,7 +39,7 @@ def doctor(
 @service_app.command("install")
 def service_install(
     network: Annotated[Path, typer.Option(metavar="FILE.toml", help="The network's file, the same at every member.")],
-    directory: Directory = Path("/var/lib/p2pfl-node"),
+    directory: Annotated[Path, typer.Option("--dir", help="The node's own folder.")] = Path("/var/lib/p2pfl-node"),
     name: Name = "node",
     user: Annotated[str, typer.Option(help="Run as this user; else as one of its own, with its folder in /var/lib.")] = "",
     passphrase_file: Annotated[

@@ -5,12 +5,17 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from node import network_file, processes, setup
+from node import network_file, papers, processes, setup
 from node.address import Address
 from node.directory import NodeDirectory
 from node.entropy import SystemEntropy
+from node.fitting import task_of
+from node.node_settings import NodeSettings
 from node.setup import Setup
+from node.terms import of_charter
 from p2pfl.failure import ExitCode, Failure
+from p2pfl.protocol.admission.certificate import Role
+from p2pfl.protocol.charter import Member
 from p2pfl.protocol.identity import Identity
 from p2pfl.report.plain import plain
 
@@ -50,11 +55,49 @@ def prepared(
     )
 
 
+def prepared_founded(directory: NodeDirectory, identity: Identity, settings: NodeSettings) -> Setup:
+    """The same for a member of a founded network, whose folder says everything. Raises `Failure`."""
+    known = papers.read(directory)
+    own = identity.peer_id
+    papers.check_standing(known, own)
+    charter = known.charters.current
+    terms = of_charter(charter)
+    credential = known.roster.credential(own)
+    assert credential is not None, "its standing is good"
+    certificate = credential.certificate
+    is_relay = certificate.role is Role.RELAY
+    addresses = settings.advertised()
+    return Setup(
+        network=charter.name,
+        index=terms.part_of(own),
+        members=(Member(own, certificate.name, addresses[0], identity.transport_key, identity.seal_key),),
+        secrets_fd=setup.hold(identity.to_bytes(None, SystemEntropy())),
+        listen=settings.listen,
+        directory=str(directory.path),
+        seed=terms.seed,
+        gossip=terms.rules,
+        send_to=(),
+        weights={},
+        task=terms.task.model_dump() if is_relay else task_of(terms, settings),
+        data=terms.data.model_dump(),
+        training=terms.training.model_dump(),
+        codec=terms.codec.model_dump(),
+        limits=terms.limits.model_dump(),
+        data_directory=settings.data,
+        founded=True,
+        parts=terms.parts,
+        addresses=addresses,
+        door=settings.door,
+        topology=terms.topology.model_dump(),
+    )
+
+
 def become(told: Setup) -> NoReturn:
     """Replace this process, so that signals and exit codes are the network process's own."""
     names = {member.id: plain(member.name) for member in told.members}
     neighbors = ", ".join(names[peer] for peer in told.send_to)
-    print(f"{plain(told.own.name)} listens at {told.listen}; neighbors: {neighbors}", file=sys.stderr, flush=True)
+    to_be_found = f"join door: {told.door}" if told.founded else f"neighbors: {neighbors}"
+    print(f"{plain(told.own.name)} listens at {told.listen}; {to_be_found}", file=sys.stderr, flush=True)
     fd = setup.to_fd(told)
     for inherited in (fd, told.secrets_fd):
         os.set_inheritable(inherited, True)

@@ -18,6 +18,7 @@ from p2pfl.failure import ExitCode, Failure
 VERBS = {
     "demo": ("node.cli:demo", "Eight real peers on this machine; a report at the end."),
     "node": ("node.cli:node_app", "One real peer: make its keys, start it, look at it, end it."),
+    "network": ("node.network_cli:network_app", "A network of real nodes: found it, invite, revoke, see who is in it."),
     "doctor": ("node.operating:doctor", "Whether this machine can run a node; else the line that mends it."),
     "service": ("node.operating:service_app", "Run a node as a systemd service."),
     "model": ("node.cli:model_app", "Evaluate a model that peers made."),

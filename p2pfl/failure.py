@@ -4,8 +4,9 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the `p2pfl` command ends with. UNFIT: this machine can't do it, says the doctor. VERSION: another member
-    speaks another version of the protocol. 130 and 143 are Ctrl-C and SIGTERM, with a checkpoint kept."""
+    """What the `p2pfl` command ends with. UNFIT: this machine can't do it, says the doctor. MISMATCH: this node's model or data
+    are not the network's. VERSION: another member speaks another version of the protocol. 130 and 143 are Ctrl-C and SIGTERM,
+    with a checkpoint kept."""
 
     OK = 0
     BUG = 1
@@ -14,6 +15,7 @@ class ExitCode(IntEnum):
     UNFIT = 4
     NETWORK = 5
     IDENTITY = 6
+    MISMATCH = 9
     VERSION = 10
     INTERRUPTED = 130
     TERMINATED = 143

@@ -63,9 +63,12 @@ class TrainingSection(Section):
         return self
 
 
+OverlayKind = Literal["ring", "random_regular", "exponential", "epidemic", "complete"]
+
+
 class TopologySection(Section):
     """A graph or schedule by the name of its function, with its arguments; "random_regular:4" is kind and first argument in
-    one."""
+    one. An `overlay` in its place is worked out anew from the members that are live; it takes `degree` and `seed`."""
 
     kind: str = "ring"
     weights: Literal["metropolis", "uniform", "max_degree", "best_constant", "fastest"] = "metropolis"
@@ -79,6 +82,31 @@ class TopologySection(Section):
     fanout: int | None = None
     offsets: tuple[int, ...] | None = None
     seed: int | None = None  # of the graph; the run's seed where it is not given
+    overlay: OverlayKind | None = None
+    timers: Literal["lan", "edge"] = "lan"  # of the membership that an overlay follows
+
+    @model_validator(mode="after")
+    def _one_sort(self) -> "TopologySection":
+        if self.overlay is None:
+            if self.timers != "lan":
+                raise ValueError("timers are those of an overlay: give overlay as well")
+        elif more := self.model_dump(exclude_defaults=True).keys() - {"overlay", "degree", "seed", "timers"}:
+            raise ValueError(f"an overlay has no {', '.join(sorted(more))}: leave it out")
+        return self
+
+
+class OverlaySection(Section):
+    """Who is whose neighbor where members come and go: `topology.overlay`, worked out by every member alike."""
+
+    overlay: OverlayKind = "random_regular"
+    degree: int = Field(default=4, ge=1, le=64)  # of random_regular, where it is even; the fanout of epidemic
+    timers: Literal["lan", "edge"] = "lan"  # of membership: one machine room, or members far apart
+
+    @model_validator(mode="after")
+    def _rings(self) -> "OverlaySection":
+        if self.overlay == "random_regular" and self.degree % 2:
+            raise ValueError("random_regular is made of rings, which give two links each: choose an even degree")
+        return self
 
 
 class GossipSection(Section):

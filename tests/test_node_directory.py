@@ -64,7 +64,7 @@ def test_a_missing_a_cut_and_a_linked_identity_are_refused(directory: NodeDirect
     directory.identity.write_bytes(whole[:-1])
     assert "cut off" in refusal(directory).message
     copy = directory.identity.rename(directory.path / "copy")
-    assert refusal(directory).hint == "Make one: p2pfl node init --name NAME"
+    assert refusal(directory).hint == "Make one: p2pfl node init --name NAME, or p2pfl node join INVITE"
     directory.identity.symlink_to(copy)
     assert "symbolic link" in refusal(directory).message
 

@@ -1,5 +1,5 @@
-"""A credential as one line of text, for who was certified from a request: what an invite's line is to the invited. Nothing in it
-is secret; without the identity that asked it is of no use."""
+"""A credential as one line of text, for who was certified from a request: what an invite's line is to the invited. Nothing in
+it is secret; without the identity that asked it is of no use."""
 
 from dataclasses import dataclass
 

@@ -155,6 +155,11 @@ class Roster:
             found += [(credential.data, data) for credential in self._admissions.credentials(peer)]
         return found
 
+    @property
+    def identities(self) -> tuple[PeerId, ...]:
+        """Everybody who was ever let in and is not forgotten, members or not."""
+        return tuple(self._admissions)
+
     def named(self, name: str) -> tuple[PeerId, ...]:
         """Whom that name means, in canonical order: after a split there may be two."""
         return tuple(sorted(peer for peer in self._admissions if name in self._names(peer)))

@@ -92,7 +92,7 @@ class Charters:
     def __init__(self, root: bytes, first: SignedCharter, check: Verify = verify) -> None:
         """Raises `RejectedFrame` unless the root signed `first`."""
         first.verify(root, network_id(root, first.name), check)
-        self._root, self._check = root, check
+        self.root, self._check = root, check
         self.current = first
         self.predecessor: SignedCharter | None = None
         self.since = 0.0
@@ -103,7 +103,7 @@ class Charters:
         if data == self.current.data:
             return False
         found = CHARTER.read(data)
-        found.verify(self._root, self.current.network, self._check)
+        found.verify(self.root, self.current.network, self._check)
         if found.serial <= self.current.serial:
             raise RejectedFrame(Reason.OLD_CHARTER)
         self.predecessor, self.current, self.since = self.current, found, wall
@@ -111,15 +111,15 @@ class Charters:
 
     def accepts(self, digest: bytes, wall: float) -> bool:
         """Whether a peer that names this charter's digest may be talked to."""
-        if digest == self.current.charter(self._root).digest:
+        if digest == self.current.charter(self.root).digest:
             return True
         is_grace = self.predecessor is not None and 0 <= wall - self.since < GRACE_S
-        return is_grace and self.predecessor is not None and digest == self.predecessor.charter(self._root).digest
+        return is_grace and self.predecessor is not None and digest == self.predecessor.charter(self.root).digest
 
     def to_bytes(self) -> bytes:
         """As it rests on a disk."""
         before = self.predecessor.data if self.predecessor is not None else b""
-        return pack_values([_FORMAT, self._root, self.current.data, before, max(0, int(self.since))])
+        return pack_values([_FORMAT, self.root, self.current.data, before, max(0, int(self.since))])
 
     @classmethod
     def from_bytes(cls, data: bytes, check: Verify = verify) -> "Charters":

@@ -1,0 +1,136 @@
+"""What a node's owner decided when it was made, and nobody else need agree with: where it listens, its own task and data."""
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+from pydantic import Field, field_validator
+
+from node.address import Address
+from node.directory import NodeDirectory
+from p2pfl.failure import ExitCode, Failure
+from p2pfl.protocol.admission.record import ADDRESSES_MAX
+from p2pfl.settings import Section, parse
+
+LISTEN = "0.0.0.0:7780"
+ANYWHERE = {"0.0.0.0", "::"}
+
+
+class NodeSettings(Section):
+    """`listen`: of the data door; the join door has the next port, here and wherever it is reached. `addresses`: where the
+    others reach the data door; where there are none, this machine's own. `task` and `data` are paths, absolute."""
+
+    listen: str = LISTEN
+    addresses: tuple[str, ...] = Field(default=(), max_length=ADDRESSES_MAX)
+    task: str = ""
+    data: str = ""
+
+    @field_validator("listen")
+    @classmethod
+    def _listens(cls, value: str) -> str:
+        return str(_with_two_ports(value))
+
+    @field_validator("addresses")
+    @classmethod
+    def _are_reached(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if _with_two_ports(value).host in ANYWHERE:
+                raise ValueError(f"{value} is where one listens; name an address that the others can dial")
+        return values
+
+    @property
+    def door(self) -> str:
+        """Where the join door listens."""
+        return next_port(self.listen)
+
+    def advertised(self) -> tuple[str, ...]:
+        """Where the others reach the data door, as far as can be known here."""
+        if self.addresses:
+            return self.addresses
+        listen = Address.parse(self.listen)
+        if listen.host not in ANYWHERE:
+            return (self.listen,)
+        hosts = list(_own_hosts(with_ipv6=listen.is_ipv6)) or ["127.0.0.1"]
+        return tuple(str(Address(host, listen.port)) for host in hosts[:ADDRESSES_MAX])
+
+
+def settings_of(source: str, **values: Any) -> NodeSettings:
+    """Raises `Failure` that names `source` for values that can't be."""
+    return parse(NodeSettings, {name: value for name, value in values.items() if value}, source)
+
+
+def load(directory: NodeDirectory) -> NodeSettings:
+    """Raises `Failure` where there are none."""
+    path = directory.settings
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        hint = "Make one: p2pfl network create NAME, or p2pfl node join INVITE. For a network's file: --network FILE.toml"
+        raise Failure("no_network", f"{directory.path}: no member of a network is here.", hint) from None
+    except (OSError, ValueError):
+        raise Failure("bad_settings", f"{path}: not the settings of a node.", "Restore it from a copy.") from None
+    return parse(NodeSettings, values, str(path))
+
+
+def save(directory: NodeDirectory, settings: NodeSettings) -> None:
+    """Raises `Failure`."""
+    directory.write(directory.settings, json.dumps(settings.model_dump(), indent=1).encode() + b"\n")
+
+
+def next_port(address: str) -> str:
+    """The same host, one port further."""
+    place = Address.parse(address)
+    return str(Address(place.host, place.port + 1))
+
+
+def _with_two_ports(value: str) -> Address:
+    try:
+        place = Address.parse(value)
+    except Failure as failure:
+        raise ValueError(f"{failure.message} {failure.hint}".rstrip(".")) from None
+    if not 0 < place.port < 65535:
+        raise ValueError(f"{value}: name a port from 1 to 65534, since the next one is the join door's")
+    return place
+
+
+def _own_hosts(with_ipv6: bool) -> Iterator[str]:
+    """This machine's addresses that others may reach: first the one that leads out, where there is one."""
+    first = _leading_out()
+    if first is not None:
+        yield first
+    families = (socket.AF_INET, socket.AF_INET6) if with_ipv6 else (socket.AF_INET,)
+    up = psutil.net_if_stats()
+    for interface, found in sorted(psutil.net_if_addrs().items()):
+        if interface in up and not up[interface].isup:
+            continue
+        for one in found:
+            is_local = one.address.startswith(("127.", "169.254.", "fe80:")) or one.address == "::1"
+            if one.family in families and not is_local and one.address != first:
+                yield one.address
+
+
+def _leading_out() -> str | None:
+    """The address that this machine would use toward the world; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        try:
+            out.connect(("192.0.2.1", 9))  # of a block that belongs to nobody
+            return str(out.getsockname()[0])
+        except OSError:
+            return None
+
+
+def refuse_busy(settings: NodeSettings) -> None:
+    """Raises `Failure` with exit code NETWORK where another process has one of the two ports."""
+    for text in (settings.listen, settings.door):
+        place = Address.parse(text)
+        with socket.socket(socket.AF_INET6 if place.is_ipv6 else socket.AF_INET, socket.SOCK_STREAM) as door:
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                door.bind((place.host, place.port))
+                door.listen(1)
+            except OSError as error:
+                message = f"Can't listen at {text}: {error.strerror}."
+                hint = "Choose another with --listen HOST:PORT; the port after it is used as well."
+                raise Failure("port_busy", message, hint, ExitCode.NETWORK) from None
