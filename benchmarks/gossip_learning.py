@@ -41,7 +41,7 @@ from sim.merging import Pushes
 from sim.scenario import Scenario
 from sim.world import World, world_of
 
-PEERS, DEGREE, ROWS, BATCH, RATE, ROUNDS, TURNS, SEED = 100, 20, 16, 8, 1.0, 60, 2, 7
+PEERS, DEGREE, ROWS, BATCH, RATE, ROUNDS, TURNS, SEED = 100, 20, 16, 8, 1.0, 120, 2, 7
 ASKED_EVENTS, ASKED_BATCH = 5.0, 50.0
 LONGER = 30  # times the rounds, for the batched engine
 SLACK = 0.01  # of accuracy: what another order of random pushes changes
@@ -75,7 +75,7 @@ def world() -> World:
             topology=f"random_regular:{DEGREE}",
             gossip={"mode": "async"},
             training={"batch_size": BATCH, "learning_rate": RATE},
-            compute={"step_s": 0.25},
+            compute={"step_s": 0.5},
             network={"crypto": "accounted"},
             output={"evaluate_every": ROUNDS, "alone": False},
         )

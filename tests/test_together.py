@@ -12,7 +12,7 @@ from p2pfl.learning.learner import Computed, Learner, LearnerState, LearningFail
 from p2pfl.learning.parameters import Model
 from p2pfl.learning.task import TaskPeer
 from p2pfl.learning.tasks import resolve
-from p2pfl.learning.together import Assignment, learn_together, why_not
+from p2pfl.learning.together import Assignment, Outcome, learn_together, why_not
 from p2pfl.protocol.events import Arrived, Learn, Payload, PeerId
 from p2pfl.settings import CodecSection, DataSection, LimitsSection, TaskSection, TrainingSection
 from sim.together import Together
@@ -94,7 +94,7 @@ def test_what_vmap_cannot_run_is_computed_one_by_one_and_says_why() -> None:
     plain = digits()
     ours = learners(Task(plain.model, plain.data, train_step=step, common_test=plain.common_test), local_steps=2)
     reason = why_not(ours[0])
-    together = Together(ours[0])
+    together = Together(ours[0], len(ours))
     assert reason is not None and together.fallback_reason == reason
     for i, learner in enumerate(ours):
         together.ask(i, learner, learner.first(), request(0, {}, 2))
@@ -112,7 +112,7 @@ def test_nothing_is_computed_before_the_first_answer_is_due_and_then_everything_
             return Learner.begin(one, *arguments)  # type: ignore[arg-type]
 
         learner.begin = begin  # type: ignore[method-assign, assignment]
-    together = Together(ours[0])
+    together = Together(ours[0], len(ours))
     for i, learner in enumerate(ours):
         together.ask(i, learner, learner.first(), request(0, {}, 1))
     together.forget(4)
@@ -121,3 +121,24 @@ def test_nothing_is_computed_before_the_first_answer_is_due_and_then_everything_
     assert sorted(calls) == [0, 1, 2, 3, 5]
     together.answer(0)
     assert len(calls) == 5
+
+
+def test_where_not_everybody_is_pending_a_power_of_two_is_computed_and_the_last_who_asked_wait() -> None:
+    ours = learners(digits(), local_steps=1)
+    asked = len(ours) * 2
+    together = Together(ours[0], asked + 1)
+    sizes: list[int] = []
+    compute = together._compute
+
+    def counted(assignments: list[Assignment]) -> list[Outcome]:
+        sizes.append(len(assignments))
+        return compute(assignments)
+
+    together._compute = counted  # type: ignore[assignment]
+    for i in range(asked):
+        together.ask(i, ours[i % len(ours)], ours[i % len(ours)].first(), request(0, {}, 1))
+    vectors = [together.answer(i)[0].vector for i in [asked - 1, *range(asked - 1)]]
+    assert sizes == [8, asked - 8]
+    for vector, i in zip(vectors, [asked - 1, *range(asked - 1)], strict=True):
+        alone = ours[i % len(ours)]
+        assert np.allclose(vector, alone.learn(alone.first(), request(0, {}, 1))[0].vector, atol=1e-6)

@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.func import grad_and_value, vmap
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 Tensors = dict[str, torch.Tensor]
@@ -75,7 +77,7 @@ class Gradients:
             return [*(gradients[name] for name in moving), losses, *changed.values()]
 
         try:
-            run = make_fx(flat)(*weights.values(), *others.values(), inputs, targets).forward
+            run = _lean(make_fx(flat)(*weights.values(), *others.values(), inputs, targets)).forward
         except (RuntimeError, TypeError, ValueError, NotImplementedError):  # vmap can run it, and that is enough
             return self._vmapped
 
@@ -85,6 +87,40 @@ class Gradients:
             return dict(zip(moving, gradients, strict=False)), (rest[0], dict(zip(changing, rest[1:], strict=True)))
 
         return replay
+
+
+def _lean(recording: GraphModule) -> GraphModule:
+    """The same without what is computed twice, and without looking at a tensor as what it is already: of a small model's step
+    they are a sixth. A recording that writes to its tensors, or draws, stays as it is."""
+    nodes = [node for node in recording.graph.nodes if node.op == "call_function"]
+    if not all(isinstance(node.target, OpOverload) and _is_pure(node.target) for node in nodes):
+        return recording
+    first: dict[object, Node] = {}
+    for node in nodes:
+        given = node.args[0] if node.args else None
+        if node.target in _LOOKS and isinstance(given, Node) and _seen(given) == _seen(node):
+            node.replace_all_uses_with(given)
+            recording.graph.erase_node(node)
+            continue
+        same = first.setdefault((node.target, repr((node.args, node.kwargs))), node)
+        if same is not node:
+            node.replace_all_uses_with(same)
+            recording.graph.erase_node(node)
+    recording.recompile()
+    return recording
+
+
+_LOOKS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default, torch.ops.aten.expand.default)
+
+
+def _is_pure(operator: OpOverload) -> bool:
+    return not operator._schema.is_mutable and torch.Tag.nondeterministic_seeded not in operator.tags
+
+
+def _seen(node: Node) -> tuple[object, ...]:
+    """Of a tensor that was recorded: shape, strides and type."""
+    tensor = node.meta["tensor_meta"]
+    return tensor.shape, tensor.stride, tensor.dtype
 
 
 def _agree(one: Found, other: Found) -> bool:

@@ -104,10 +104,8 @@ def _descended(block: Sequence[Assignment], begun: Sequence[Begun], metrics: Seq
     if not places:
         return after
     rows = [block[place].learner.rows(block[place].request) for place in places]
-    extra = rounded_up(len(places)) - len(places)
-    filled, rows = places + places[-1:] * extra, rows + rows[-1:] * extra
-    states = [begun[place].state for place in filled]
-    learners = [block[place].learner for place in filled]
+    states = [begun[place].state for place in places]
+    learners = [block[place].learner for place in places]
     model, training = learners[0].model, learners[0].training
     momenta = torch.from_numpy(np.stack([state.momentum for state in states]))
     local = _local(states)
@@ -119,8 +117,8 @@ def _descended(block: Sequence[Assignment], begun: Sequence[Begun], metrics: Seq
     def descend(vectors: torch.Tensor) -> torch.Tensor:
         stacks = model.layout.unflatten(vectors.clone())
         moving = model.layout.unflatten(momenta) if training.momentum else {}
-        losses = descend_together(model, stacks, moving, local, batches, [steps[place] for place in filled], training)
-        for place, loss in zip(places, losses.tolist(), strict=False):
+        losses = descend_together(model, stacks, moving, local, batches, [steps[place] for place in places], training)
+        for place, loss in zip(places, losses.tolist(), strict=True):
             metrics[place]["train_loss"] = loss
         return model.layout.flatten(stacks)
 
@@ -130,13 +128,6 @@ def _descended(block: Sequence[Assignment], begun: Sequence[Begun], metrics: Seq
         own_local = {name: tensor[row].numpy().copy() for name, tensor in local.items()}
         after[place] = replace(after[place], vector=vectors[row].copy(), momentum=momenta[row].numpy().copy(), local=own_local)
     return after
-
-
-def rounded_up(peers: int) -> int:
-    """At least so many, by at most a quarter more: what stands for the rest is computed for nothing, so that the sizes of the
-    groups are few and their kernels get recorded (`p2pfl.learning.gradients`)."""
-    unit = 1 << max(0, peers.bit_length() - 3)  # 4 to 8 of them
-    return -(-peers // unit) * unit
 
 
 def _gathered(chosen: Sequence[tuple[torch.Tensor, NDArray[np.int64]]]) -> torch.Tensor:
