@@ -87,12 +87,16 @@ def metropolis(own: Id, degrees: Mapping[Id, int]) -> dict[Id, float]:
 
 
 def round_links(
-    kind: str, members: Sequence[Id], own: Id, seed: int, degree: int, stated: Mapping[Id, int]
+    kind: str, members: Sequence[Id], own: Id, seed: int, degree: int, stated: Mapping[Id, int] | None = None
 ) -> Callable[[int], RoundLinks]:
     """What `own` does in each round, while the members are these. `stated` are the degrees that neighbors state; who has
-    stated none is taken to have ours."""
+    stated none is taken to have ours. None: those that the overlay gives them, which is what who sees the same members would
+    state, and leaves nobody a word to lie with."""
     neighbors = overlay(kind, members, own, seed, degree)
     if kind != "epidemic":
+        if stated is None:
+            links = graph(kind, tuple(sorted({*members, own})), seed, degree)
+            stated = {peer: len(links[peer]) for peer in neighbors}
         weights = metropolis(own, {peer: stated.get(peer, 0) for peer in neighbors})
         return lambda _round: RoundLinks(neighbors, weights)
 

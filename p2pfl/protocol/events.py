@@ -144,7 +144,52 @@ class StopRequested:
     """The operator wants the peer to end. It persists what it has and finishes."""
 
 
-Event = Started | LinkUp | LinkDown | FrameReceived | Sealed | Opened | Learned | LearnFailed | DeadlineReached | StopRequested
+@dataclass(frozen=True, slots=True)
+class DialRefused:
+    """The member's machine answered a dial with a reset: nobody listens there."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Strained:
+    """Something of our own machine went wrong: the loop lagged, memory is short. Our judgement of others is worth less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """This machine was asleep until now."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryChanged:
+    """Credentials came or expired otherwise than by gossip: through the join door, by reconciliation, with time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """An operator, or a neighbor outside of gossip, brought a revocation: checked by whoever tells it, signed as it came."""
+
+    data: bytes = field(repr=False)
+
+
+Event = (
+    Started
+    | LinkUp
+    | LinkDown
+    | FrameReceived
+    | Sealed
+    | Opened
+    | Learned
+    | LearnFailed
+    | DeadlineReached
+    | StopRequested
+    | DialRefused
+    | Strained
+    | Suspended
+    | RegistryChanged
+    | Revocation
+)
 
 
 # ---- effects: what a peer asks for --------------------------------------------------------------------------------------
@@ -159,14 +204,14 @@ class Dial:
 
 @dataclass(frozen=True, slots=True)
 class HangUp:
-    """Membership needs no link to this member any more. Somebody else may."""
+    """No link to this member is needed any more; it may keep its own to us. Answered by `LinkDown` if ours was up."""
 
     peer: PeerId
 
 
 @dataclass(frozen=True, slots=True)
 class Greet:
-    """Say hello again on this link: we were asleep, and the other may have given us up."""
+    """Say hello again on this link: we were asleep, and the other may have given us up. `Peer` makes it a `Send`."""
 
     peer: PeerId
 
@@ -284,6 +329,21 @@ class Finished:
     step: int
 
 
-Effect = Dial | Send | Seal | Open | Abandon | Release | Learn | Persist | Rejected | RoundEnded | Finished
+Effect = (
+    Dial
+    | HangUp
+    | Send
+    | Seal
+    | Open
+    | Abandon
+    | Release
+    | Learn
+    | Persist
+    | Rejected
+    | RoundEnded
+    | ViewChanged
+    | IdentityConflict
+    | Finished
+)
 MembershipEffect = Dial | HangUp | Greet | Send | Rejected | ViewChanged | IdentityConflict
 """What `membership.Membership` asks for."""

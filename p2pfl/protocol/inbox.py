@@ -48,6 +48,7 @@ class Inbox:
         self._tickets = count(1)
         self._opening: dict[int, Arriving] = {}
         self._contents: dict[PeerId, tuple[tuple[bytes, int, int, int], bytes]] = {}
+        self.is_new = False  # a newcomer has mixed nothing yet, and takes an update of whatever step its neighbors are in
         self._mixing: list[int] = []  # tickets of what was taken, until its Learn is over
         self.slots = Slots(rules.staleness if rules.mode == "rounds" else None)
 
@@ -158,15 +159,15 @@ class Inbox:
         return header
 
     def _check_step(self, hop: PeerId, offer: wire.Offer, header: wire.Header) -> None:
-        """Refuses a step that no peer reaches, or one beyond the window. What is really signed still says where its signer is,
-        up to the window: else a peer that was away for longer would never find back."""
+        """Refuses a step that no peer reaches, or one beyond the window. What is really signed still says where its signer is:
+        else a peer that was away for longer would never find back."""
         rules = self._charter.gossip
         if 0 < rules.rounds <= header.step:
             raise RejectedFrame(Reason.FUTURE_STEP, hop)
-        if self.slots.is_ahead(header.step, rules.step_window):
+        if not self.is_new and self.slots.is_ahead(header.step, rules.step_window):
             with suppress(RejectedFrame):
                 envelope.verify_signature(offer, header, self._signer)
-                self._neighbors.of(hop).signed(self.slots.round + rules.step_window)
+                self._neighbors.of(hop).signed(header.step)
             raise RejectedFrame(Reason.FUTURE_STEP, hop)
 
     def _check_content(self, header: wire.Header) -> None:

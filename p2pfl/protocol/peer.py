@@ -135,15 +135,15 @@ class Peer:
         self._outbox = Outbox(own, samples, signer, charter, boot, entropy)
         self._tickets = count(1)
         self._wait = Wait(own, plan, self._rules, self._neighbors, self.inbox.slots, is_open=liveness is not None)
-        self._liveness = liveness
+        self.liveness = liveness
         self.inbox.is_new = liveness is not None and restored is None
 
     @property
     def deadline(self) -> float | None:
         """The next monotonic moment it wants `DeadlineReached`."""
-        if self._liveness is None or self.state is State.FINISHED:
+        if self.liveness is None or self.state is State.FINISHED:
             return self._due
-        return self._liveness.deadline if self._due is None else min(self._due, self._liveness.deadline)
+        return self.liveness.deadline if self._due is None else min(self._due, self.liveness.deadline)
 
     @property
     def neighbors(self) -> Neighbors:
@@ -159,9 +159,7 @@ class Peer:
         if self.state is State.FINISHED:
             return self._release_the_rest(event)
         effects = self._handle(event, now)
-        if self._liveness is None or self.state is State.FINISHED:
-            return effects
-        return effects + self._follow(self._liveness.told(event, now), now)
+        return effects if self.liveness is None else effects + self._follow(self.liveness.told(event, now), now)
 
     def _handle(self, event: Event, now: Instant) -> list[Effect]:
         match event:  # the most frequent first
@@ -340,8 +338,8 @@ class Peer:
             raise RejectedFrame(Reason.NOT_MEMBER, hop)
         if not self._allowances.admits(hop, sum(map(len, frames)), now.monotonic):
             raise RejectedFrame(Reason.RATE_LIMITED, hop)
-        if self._liveness is not None and self._liveness.concerns(frames):
-            return self._follow(self._liveness.received(hop, frames, now), now)
+        if self.liveness is not None and self.liveness.concerns(frames):
+            return self._follow(self.liveness.received(hop, frames, now), now)
         message, body = self._reader.read(frames)
         match message:
             case wire.Offer():
@@ -399,7 +397,7 @@ class Peer:
         effects: list[Effect] = []
         if was_ready or not self._neighbors.of(peer).is_ready:
             return effects
-        if self._rules.mode == "rounds" or self._liveness is not None:
+        if self._rules.mode == "rounds" or self.liveness is not None:
             for own in self._outbox.newest():
                 if peer in self._readers_of(own):
                     effects += self._outbox.offer(own, (peer,), self.ledger)
@@ -440,16 +438,16 @@ class Peer:
     def _follow(self, asked: list[MembershipEffect], now: Instant) -> list[Effect]:
         """What membership asks for, and what follows where the plan is another now: who became a neighbor is offered what it
         missed, who is gone is not awaited."""
-        assert self._liveness is not None
+        assert self.liveness is not None
         effects: list[Effect] = []
         for effect in asked:
             if isinstance(effect, Rejected):
                 self.ledger.reasons[effect.blame, effect.reason] += 1
                 self._allowances.refused(effect.blame)
             effects.append(self._hello(effect.peer, reply=True) if isinstance(effect, Greet) else effect)
-        if self._plan is self._liveness.plan:
+        if self._plan is self.liveness.plan:
             return effects
-        before, self._plan = self._plan.near, self._liveness.plan
+        before, self._plan = self._plan.near, self.liveness.plan
         self._wait.follow(self._plan)
         for peer in self._plan.near:
             if peer not in before:
@@ -481,7 +479,7 @@ class Peer:
         return Send(peer, (wire.encode(wire.Bye(self._learned_step)),), bulk=True)
 
     def _finish(self, now: Instant) -> list[Effect]:
-        farewell = self._follow(self._liveness.leave(now), now) if self._liveness is not None else []
+        farewell = self._follow(self.liveness.leave(now), now) if self.liveness is not None else []
         self.state, self._due = State.FINISHED, None
         return [*farewell, Finished(self._learned_step)]
 

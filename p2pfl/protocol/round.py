@@ -91,3 +91,10 @@ def age_weights(own: PeerId, own_age: int, arrived: Mapping[PeerId, int], cap: i
         weights = {peer: weight * (1 - share) for peer, weight in weights.items()} | {sender: share}
         age = max(age, believed)
     return weights, age
+
+
+def newcomer_weights(own: PeerId, weights: Mapping[PeerId, float], arrived: Iterable[PeerId]) -> dict[PeerId, float]:
+    """A newcomer's own vector has learned next to nothing: whose updates arrived share its weight."""
+    present = {peer: weights[peer] for peer in arrived}
+    total = sum(present.values())
+    return {own: 0.0} | {peer: weight / total for peer, weight in present.items()}

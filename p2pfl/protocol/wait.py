@@ -16,15 +16,19 @@ from p2pfl.protocol.neighbors import Neighbor, Neighbors
 from p2pfl.protocol.round import Plan, Waits
 from p2pfl.protocol.slots import Slots
 
-OPINIONS_MIN = 3  # under a schedule: of fewer, one liar would be the lower median
+OPINIONS_MIN = 3  # of fewer, one liar would be the lower median
 BEGINNINGS = 64  # rounds whose beginning is remembered, to tell how late their updates are
 
 
 class Wait:
     """One peer's wait for the updates of the round it is in, `slots.round`; begun anew every round."""
 
-    def __init__(self, own: PeerId, plan: Plan, rules: GossipRules, neighbors: Neighbors, slots: Slots) -> None:
+    def __init__(
+        self, own: PeerId, plan: Plan, rules: GossipRules, neighbors: Neighbors, slots: Slots, is_open: bool = False
+    ) -> None:
+        """`is_open`: others may come where there are none."""
         self.seconds = 0.0  # that the last one took
+        self._is_open = is_open
         self._own = own
         self._plan = plan
         self._rules = rules
@@ -42,9 +46,7 @@ class Wait:
     def begin(self, now: float, least: float) -> float:
         """Wait for this round's neighbors from now on, at least so many seconds; returns the deadline."""
         self._began, self._least = now, least
-        senders = (peer for peer in self._plan(self._slots.round).weights if peer != self._own)
-        self._named = {peer: self._neighbors.of(peer) for peer in senders}
-        self._awaited = {peer for peer, neighbor in self._named.items() if self._is_awaited(peer, neighbor)}
+        self._look_at_all()
         patience = self._rules.gather_s if self._is_gathering else self._waits.patience()
         if not self._is_gathering:
             self._beginnings.append((self._slots.round, now))
@@ -54,6 +56,11 @@ class Wait:
         """Wait exactly so long, whatever comes, as asynchronous gossip does; returns the deadline."""
         self._began, self._least = now, inf
         return now + seconds
+
+    def follow(self, plan: Plan) -> None:
+        """From now on this is the plan, in the wait under way too."""
+        self._plan = plan
+        self._look_at_all()
 
     def look_at(self, peer: PeerId) -> None:
         """Something about this neighbor, or about its update, is not what it was."""
@@ -106,12 +113,13 @@ class Wait:
             found = began
         return found
 
-    def round_to_join(self) -> int:
+    def round_to_join(self, is_new: bool = False) -> int:
         """The round to mix in: a peer that was slow or away, and has nothing to mix in its own round while most neighbors are
         ahead, joins theirs.
 
         The lower median of what neighbors signed decides, so that fewer than half of them can't exile it with a lie. Whom only
-        another round names has an opinion once it has signed something; then there must be a few.
+        another round names has an opinion once it has signed something; then there must be a few. It takes a few as well to go
+        further than the charter's window at once, but for a newcomer, who has no place of its own to be carried away from.
         """
         round, named = self._slots.round, self._named
         if any((update := self._slots.current(peer)) is not None and update.header.step == round for peer in named):
@@ -121,7 +129,13 @@ class Wait:
         is_scheduled = len(self._plan.senders) > len(named)
         if not steps or (is_scheduled and len(steps) < min(OPINIONS_MIN, len(self._plan.senders))):
             return round
-        return max(round, steps[(len(steps) - 1) // 2])
+        found = max(round, steps[(len(steps) - 1) // 2])
+        return found if is_new or len(steps) >= OPINIONS_MIN else min(found, round + self._rules.step_window)
+
+    def _look_at_all(self) -> None:
+        senders = (peer for peer in self._plan(self._slots.round).weights if peer != self._own)
+        self._named = {peer: self._neighbors.of(peer) for peer in senders}
+        self._awaited = {peer for peer, neighbor in self._named.items() if self._is_awaited(peer, neighbor)}
 
     def _is_awaited(self, peer: PeerId, neighbor: Neighbor) -> bool:
         """Whether this round's update of a neighbor can still come, and is not here."""
@@ -133,7 +147,7 @@ class Wait:
         return not neighbor.is_parted and self._slots.later(peer) is None
 
     def _is_cut_off(self) -> bool:
-        """Whether no neighbor that has not parted can be reached. Links come back; a peer that did not wait for that would
-        train alone through all its rounds within seconds."""
+        """Whether no neighbor that has not parted can be reached. Links come back, and members; a peer that did not wait for
+        that would train alone through all its rounds within seconds."""
         remaining = [one for one in self._named.values() if not one.is_parted]
-        return bool(remaining) and not any(one.is_ready for one in remaining)
+        return (self._is_open or bool(remaining)) and not any(one.is_ready for one in remaining)

@@ -149,7 +149,7 @@ class Reader:
 
     def read(self, frames: tuple[Sized, ...]) -> tuple[Message, Sized | None]:
         """A whole message: what its first frame says, and the sealed chunk in its second. Raises `RejectedFrame`."""
-        head, body = _split(frames)
+        head, body = split(frames)
         message = self.decode(head)
         if not isinstance(message, Offer) and isinstance(message, Chunk) != (body is not None):
             raise RejectedFrame(Reason.BAD_FRAMES)
@@ -286,7 +286,8 @@ KINDS: dict[int, type[Any]] = {1: Hello, 2: Offer, 3: Credit, 4: Chunk, 5: Bye}
 _NUMBERS = {kind: number for number, kind in KINDS.items()}
 
 
-def _split(frames: tuple[Sized, ...]) -> tuple[bytes, Sized | None]:
+def split(frames: tuple[Sized, ...]) -> tuple[bytes, Sized | None]:
+    """The first frame of a message, and the second where there is one. Raises `RejectedFrame` with BAD_FRAMES."""
     if not 1 <= len(frames) <= 2 or not all(map(len, frames)):
         raise RejectedFrame(Reason.BAD_FRAMES)
     head, body = frames[0], frames[1] if len(frames) == 2 else None
