@@ -82,7 +82,7 @@ def join(line: Line, name: str, directory: Path | None, settings: NodeSettings, 
         message = f"{here.path}: a node has begun to join another network here."
         raise Failure("other_network", message, "Choose another --dir.", ExitCode.IDENTITY)
     papers.check_standing(known, identity.peer_id)
-    certificate = Credential.read(here.credential.read_bytes()).certificate
+    certificate = papers.credential(here).certificate
     if certificate.role is not Role.RELAY:  # a relay has no task
         charter = known.charters.current
         check(charter, of_charter(charter), settings, identity.peer_id)

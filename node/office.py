@@ -86,8 +86,7 @@ class Office:
 
     def _doors(self) -> dict[str, bytes]:
         """Where this node's own join door can be asked."""
-        credential = Credential.read(self.directory.credential.read_bytes())
-        record = self.papers.roster.records[credential.identity]
+        record = self.papers.roster.records[papers.credential(self.directory).identity]
         settings = node_settings.load(self.directory)
         return {next_port(address): record.transport_key for address in settings.advertised()}
 
@@ -122,6 +121,8 @@ def member_called(roster: Roster, who: str) -> PeerId:
 
 def is_running(directory: NodeDirectory) -> bool:
     """Whether a node runs in this folder."""
+    if not directory.path.is_dir():
+        return False
     try:
         os.close(directory.lock())
     except Failure as failure:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from node.directory import NodeDirectory
 from p2pfl.failure import ExitCode, Failure
+from p2pfl.protocol.admission.certificate import Credential
 from p2pfl.protocol.admission.roster import Roster
 from p2pfl.protocol.admission.signed_charter import Charters
 from p2pfl.protocol.errors import Reason, RejectedFrame
@@ -39,6 +40,15 @@ def read(directory: NodeDirectory) -> Papers:
         message = f"{directory.path}: charter and roster are of two networks."
         raise Failure("roster_damaged", message, "Restore them from one copy.", ExitCode.IDENTITY)
     return Papers(charters, roster)
+
+
+def credential(directory: NodeDirectory) -> Credential:
+    """By which the node was let in. Raises `Failure` with exit code IDENTITY."""
+    try:
+        return Credential.read(_bytes(directory, "credential"))
+    except RejectedFrame:
+        message = f"{directory.credential} is no credential, or was cut off or changed."
+        raise Failure("credential_damaged", message, "Restore it from a copy.", ExitCode.IDENTITY) from None
 
 
 def check_standing(papers: Papers, own: PeerId) -> None:
