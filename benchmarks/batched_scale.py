@@ -4,9 +4,12 @@ python benchmarks/batched_scale.py [speed|memory|gossip|mix]...
 
 speed: MLP 64-64-10, batch 8, digits, random 4-regular graph, 1,000 peers, 18 local steps a round: minibatches are gathered,
 steps taken, results checked and mixed; 64 peers, always the same, are measured every 10 rounds. Beside it, in turn, a bare vmap
-that takes gradients of one batch over and over, and the same steps as plain C on all cores where there is a gcc. The machine
-may be shared: the fastest turn of each counts. memory: the same with 10,000 peers. gossip: vectors of 10 numbers, nobody
-trains, up to 100,000 peers; what a peer costs a round. mix: one mix against the number of edges, of 1,000 peers and of more.
+that takes gradients of one batch over and over, and the same steps as plain C where there is a gcc. memory: the same with
+10,000 peers. gossip: vectors of 10 numbers, nobody trains, up to 100,000 peers; what a peer costs a round. mix: one mix against
+the number of edges, of 1,000 peers and of more.
+
+All times are of CPU, summed over the threads, and the fastest turn of each counts: so a busy machine does not blur them, and
+what is compared is work, whoever has how many cores for it.
 """
 
 import ctypes
@@ -20,7 +23,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import networkx as nx
@@ -41,6 +44,7 @@ from topology import neighbor_weights, random_regular
 SAMPLES, BATCH, STEPS, ROUNDS, TURNS, SEED = 144, 8, 18, 10, 5, 7
 EVALUATED, EVERY = 64, 10  # peers, rounds
 ASKED_SHARE, ASKED_GB, ASKED_GROWTH, ASKED_PEERS = 0.65, 4.0, 1.5, 100_000
+SLACK = 2.0  # times: what caches and the machine's other users make of a cost that does not grow
 PEAK_THREAD = 95e9  # sgemm on one thread of the machine of LIMITS, operations a second
 
 
@@ -49,19 +53,19 @@ def digits() -> Task:
 
 
 def ours(task: Task, peers: int, rounds: int, weights: Any, training: TrainingSection, masks: Masks | None = None) -> float:
-    """Seconds of `rounds` rounds, from after the first measurement to after the last."""
+    """CPU seconds of `rounds` rounds, from after the first measurement to after the last."""
     moments: list[float] = []
     evaluated = np.zeros(peers, dtype=bool)
     evaluated[np.random.default_rng(SEED).permutation(peers)[:EVALUATED]] = True
     run_batch(
         task, peers, training, CodecSection(), LimitsSection(), weights, rounds, SEED,
-        evaluate_every=EVERY, on_round=lambda *_: moments.append(perf_counter()), masks=masks, evaluated=evaluated,
+        evaluate_every=EVERY, on_round=lambda *_: moments.append(process_time()), masks=masks, evaluated=evaluated,
     )  # fmt: skip
     return moments[-1] - moments[0]
 
 
 def bare_vmap(task: Task, peers: int) -> Callable[[], float]:
-    """Seconds of a round's gradients and updates only, on one batch that never changes."""
+    """CPU seconds of a round's gradients and updates only, on one batch that never changes."""
     model = Model(task, SEED)
     stacks = {k: v.expand(peers, *v.shape).contiguous() for k, v in model.layout.unflatten(model.first).items()}
     inputs, targets = torch.randn(peers, BATCH, 64), torch.randint(10, (peers, BATCH))
@@ -72,11 +76,11 @@ def bare_vmap(task: Task, peers: int) -> Callable[[], float]:
     gradient = vmap(grad(loss))
 
     def turn() -> float:
-        begin = perf_counter()
+        begin = process_time()
         for _ in range(STEPS):
             for name, slope in gradient(stacks, inputs, targets).items():
                 stacks[name].add_(slope, alpha=-0.1)
-        return perf_counter() - begin
+        return process_time() - begin
 
     return turn
 
@@ -131,7 +135,7 @@ void steps(float *models, const float *x, const int *y, int peers, int count, fl
 
 
 def plain_c(peers: int) -> Callable[[], float] | None:
-    """Seconds of a round's steps in C, one thread a core; None where there is no compiler."""
+    """CPU seconds of a round's steps in C, one thread a core; None where there is no compiler."""
     if (compiler := shutil.which("gcc")) is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
@@ -152,10 +156,10 @@ def plain_c(peers: int) -> Callable[[], float] | None:
         kernel(*arrays, len(places), STEPS, ctypes.c_float(0.1))
 
     def turn() -> float:
-        begin = perf_counter()
+        begin = process_time()
         bounds = [peers * core // cores for core in range(cores + 1)]
         list(pool.map(part, (range(*pair) for pair in pairwise(bounds))))
-        return perf_counter() - begin
+        return process_time() - begin
 
     return turn
 
@@ -165,6 +169,7 @@ def speed() -> bool:
     weights = neighbor_weights(random_regular(4, peers, seed=SEED))
     training = TrainingSection(batch_size=BATCH, learning_rate=0.1)
     away = np.random.default_rng(SEED).random((ROUNDS, peers)) < 0.3
+    torch.set_num_threads(1)  # torch's own would spin while they wait for each other, and that is no work
     turns: dict[str, Callable[[], float]] = {
         "bare vmap": bare_vmap(task, peers),
         "whole rounds": lambda: ours(task, peers, ROUNDS, weights, training) / ROUNDS,
@@ -178,14 +183,15 @@ def speed() -> bool:
             best[name] = min(best[name], turn())
     work = {name: peers * STEPS * (1 - away.mean() if "away" in name else 1) for name in turns}
     for name, seconds in best.items():
-        print(f"{name:26} {work[name] / seconds:10,.0f} local steps/s")
+        print(f"{name:26} {work[name] / seconds:10,.0f} local steps a CPU second")
     share = best["bare vmap"] / best["whole rounds"]
     print(f"whole rounds at {share:.2f} of the bare vmap (asked: {ASKED_SHARE})")
     if kernel is not None:
         print(f"and at {best['plain C'] / best['whole rounds']:.2f} of plain C")
     flops = 3 * 2 * BATCH * (64 * 64 + 64 * 10) * peers * STEPS
-    peak = PEAK_THREAD * (os.cpu_count() or 1)
-    print(f"and at {flops / best['whole rounds'] / peak:.2f} of the {peak / 1e9:.0f} GFLOP/s of LIMITS")
+    print(
+        f"and at {flops / best['whole rounds'] / PEAK_THREAD:.2f} of the {PEAK_THREAD / 1e9:.0f} GFLOP/s of a thread of LIMITS"
+    )
     return share >= ASKED_SHARE
 
 
@@ -195,7 +201,8 @@ def memory() -> bool:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = ours(digits(), peers, rounds, weights, TrainingSection(batch_size=BATCH, learning_rate=0.1)) / rounds
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # kB
-    print(f"{peers:,} peers: {peers * STEPS / seconds:,.0f} local steps/s, at most {peak:.2f} GB ({before / 1e6:.2f} before)")
+    rate = f"{peers * STEPS / seconds:,.0f} local steps a CPU second"
+    print(f"{peers:,} peers: {rate}, at most {peak:.2f} GB ({before / 1e6:.2f} before)")
     return peak <= ASKED_GB
 
 
@@ -235,9 +242,9 @@ def mix() -> bool:
             stacks = {k: torch.randn(peers, *v.shape) for k, v in model.layout.unflatten(model.first).items()}
             seconds = []
             for _ in range(7):
-                begin = perf_counter()
+                begin = process_time()
                 mixing.mix(stacks, 0, workers)
-                seconds.append(perf_counter() - begin)
+                seconds.append(process_time() - begin)
             edges = (degree + 1) * peers
             costs[degree, peers] = min(seconds) / edges
             cost = f"{min(seconds) * 1e3:7.1f} ms, {costs[degree, peers] * 1e9:6.0f} ns an edge"
@@ -245,8 +252,12 @@ def mix() -> bool:
     growth = 8 * costs[4, 8_000] / costs[4, 1_000]
     print(f"8 times the peers at degree 4: 8 times the edges, {growth:.1f} times the cost (n² would be 64 times)")
     # Below 16 neighbors the cost of a peer hides that of its edges. n² would be 8 times as much an edge for 8 times the peers.
-    dense = [costs[degree, peers] for degree, peers in costs if degree >= 16]
-    return max(dense) < 4 * min(dense) and costs[4, 8_000] < 4 * costs[4, 1_000]
+    dense = [costs[degree, 1_000] for degree in (16, 64, 256)]
+    dearer = max(more / fewer for fewer, more in pairwise(dense))
+    print(
+        f"an edge costs {dearer:.2f} times as much, or less, where there are 4 times as many (asked: it does not grow, {SLACK})"
+    )
+    return dearer <= SLACK and growth <= 8 * SLACK
 
 
 PARTS = {"speed": speed, "memory": memory, "gossip": gossip, "mix": mix}
