@@ -131,6 +131,7 @@ def _batch_obstacle(world: World, is_traced: bool) -> str | None:
         "sends nothing that network.bandwidth, duplicate or reorder could touch": world.network.bandwidth is not None
         or world.network.duplicate > 0
         or world.network.reorder > 0,
+        "has no memberships, which an overlay follows": world.overlay is not None,
         "has no events to trace": is_traced,
     }
     return next((obstacle for obstacle, holds in obstacles.items() if holds), None)
@@ -190,7 +191,7 @@ def _events(world: World, on_round: OnRound | None, on_trace: OnTrace | None) ->
         abstracts=f"The peers are real and their messages {_crypto(world)}; the network is not: a message takes "
         f"{_seconds(network.latency)} and is lost with probability {network.loss:g}, and a local step takes "
         f"{_seconds(world.compute.step_s if world.compute.step_s is not None else world.step_s.median)}. "
-        f"{outcome.events:,} events in {outcome.virtual_s:.3g} s of virtual time." + _fallback(outcome),
+        f"{outcome.events:,} events in {outcome.virtual_s:.3g} s of virtual time." + outcome.awareness + _fallback(outcome),
         marks=outcome.marks,
         up=outcome.up,
         events=outcome.events,
@@ -330,8 +331,13 @@ def _record(scenario: Scenario, world: World, engine: Engine, ran: _Ran, alone: 
         label_counts=world.label_counts,
         marks=ran.marks,
         up=ran.up,
-        link_bytes=ran.link_bytes if world.schedule is None or world.schedule.period is not None else np.empty(0),
+        link_bytes=ran.link_bytes if _keeps_its_links(world) else np.empty(0),
     )
+
+
+def _keeps_its_links(world: World) -> bool:
+    """Whether the graph has all links that anything is ever sent over."""
+    return world.overlay is None and (world.schedule is None or world.schedule.period is not None)
 
 
 def _sampled(world: World) -> str:

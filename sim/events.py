@@ -20,14 +20,13 @@ from p2pfl.learning.task import TaskPeer
 from p2pfl.protocol import wire
 from p2pfl.protocol.charter import Charter, GossipRules, Member
 from p2pfl.protocol.events import Effect, Event, PeerId
-from p2pfl.protocol.identity import Identity
 from p2pfl.protocol.randomness import Choices
 from p2pfl.report.record import Mark
 from sim import fault
 from sim.accounting import crypto_of
 from sim.agenda import Agenda
 from sim.churn import Change
-from sim.entropy import SeededEntropy
+from sim.founded import Founded, identities_of
 from sim.garbage import rare_collections
 from sim.host import Host
 from sim.invariants import Invariants
@@ -63,6 +62,7 @@ class EventsOutcome:
     events: int
     virtual_s: float
     fallback_reason: str | None
+    awareness: str = ""
 
 
 def run_events(world: World, on_round: OnRound | None = None, on_trace: OnTrace | None = None) -> EventsOutcome:
@@ -86,7 +86,7 @@ class Federation:
         self._world = world
         self._on_trace = on_trace
         self.crypto = crypto_of(world.network.crypto, world.peers, world.seed)
-        identities = [Identity.generate(SeededEntropy(world.seed, b"identity %d" % i)) for i in range(world.peers)]
+        identities = identities_of(world.seed, world.peers)
         model = Model(world.task, world.seed)
         learners = [
             Learner(
@@ -110,9 +110,11 @@ class Federation:
             for identity, name in zip(identities, world.names, strict=True)
         }
         self._index = {peer: i for i, peer in enumerate(ids)}
+        self.founded = None if world.overlay is None else Founded(world.overlay, self, charter.network_id, world.seed)
         plans, speeds = plans_of(world, ids), _speeds(world)
         self.hosts = [Host(self, i, identities[i], learners[i], charter, plans[i], speeds[i]) for i in range(world.peers)]
         self.links = Links(self)
+        self.links.tells_refusals = self.founded is not None
         self.invariants = Invariants(self)
 
     def run(self, until: float = inf) -> None:
@@ -123,12 +125,18 @@ class Federation:
             self._expected += 1 + (one.heal is not None)
             fault.plan(one, self)
         self._kept_down = {peer for one in world.faults if one.kind == "join" for peer in one.peers}
+        if self.founded is not None:
+            self.founded.found([host for host in self.hosts if self._begins(host)])
         for host in self.hosts:
             self._next_change(host, world.changes(host.index))
         with rare_collections():
             while self._is_going_on() and self.agenda.step(until):
                 self.invariants.stepped()
         self.invariants.check_all()
+
+    def _begins(self, host: Host) -> bool:
+        """Whether it is there from the first moment on."""
+        return host.index not in self._kept_down and next(self._world.changes(host.index), Change(0.0, False)).is_up
 
     def _is_going_on(self) -> bool:
         return len(self.done) < len(self.hosts) and bool(self._running or self._expected or not self.done)
@@ -179,6 +187,8 @@ class Federation:
     def went(self, host: Host) -> None:
         """The process of a peer has ended."""
         self._running -= 1
+        if self.founded is not None:
+            self.founded.went(host)
         self.together.forget(host.index)
         self.links.went_down(host)
         self.measures.went(host.index)
@@ -204,6 +214,15 @@ class Federation:
     def link(self, dialer: Host, to: PeerId) -> None:
         """Keep a link up from now on."""
         self.links.dial(dialer, self.host_of(to))
+
+    def hang_up(self, dialer: Host, to: PeerId) -> None:
+        """Let a link go."""
+        self.links.hang_up(dialer, self.host_of(to))
+
+    def viewed(self, host: Host) -> None:
+        """Other members are live than before, in the eyes of this peer."""
+        if self.founded is not None:
+            self.founded.viewed(host)
 
     def handled(self, host: Host, event: Event, effects: list[Effect]) -> None:
         """A peer was told something, and asks for these effects, which are not carried out yet."""
@@ -231,6 +250,7 @@ class Federation:
             events=self.agenda.steps,
             virtual_s=self.agenda.now,
             fallback_reason=self.together.fallback_reason,
+            awareness="" if self.founded is None else self.founded.awareness(),
         )
 
     @property

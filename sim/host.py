@@ -25,6 +25,8 @@ from p2pfl.protocol.events import (
     Event,
     Finished,
     FrameReceived,
+    HangUp,
+    IdentityConflict,
     Instant,
     Learn,
     Learned,
@@ -42,6 +44,7 @@ from p2pfl.protocol.events import (
     Started,
     StopRequested,
     Verdict,
+    ViewChanged,
 )
 from p2pfl.protocol.identity import Identity
 from p2pfl.protocol.ledger import Ledger
@@ -118,8 +121,8 @@ class Host:
             self.past.append(self.peer.ledger)
         self.epoch += 1
         restored, self.state = self._durable
-        self.peer = self._new_peer(restored)
         self.is_on, self.has_finished = True, False
+        self.peer = self._new_peer(restored)
         self._opener, self._pending, self._planned, self._paused = Opener(self._federation.crypto), None, None, None
         self.tell(Started())
 
@@ -154,25 +157,36 @@ class Host:
         return self._attack is not HONEST
 
     @property
+    def now(self) -> Instant:
+        """What its clocks show."""
+        return Instant(self._agenda.now, WALL_EPOCH + self._agenda.now + self.wall_offset)
+
+    @property
     def world(self) -> "World":
         return self._federation.world
 
     def _new_peer(self, restored: bytes | None) -> Peer:
-        world = self._federation.world
+        world, founded = self._federation.world, self._federation.founded
+        boot, liveness, plan = Boot(self.epoch, self._entropy.draw(16)), None, self._plan
+        if founded is not None and self.is_on:
+            boot = founded.boot(self)
+            liveness = founded.liveness(self, boot, self.now)
+            plan = liveness.plan
         return Peer(
             own=self.id,
             signer=self.signer,
             charter=self._charter,
             members=self._federation.members,
-            plan=self._plan,
+            plan=plan,
             local_steps=self.learner.local_steps,
             samples=self.learner.samples,
-            boot=Boot(self.epoch, self._entropy.draw(16)),
+            boot=boot,
             choices=self._choices,
             entropy=self._entropy,
             restored=restored,
             evaluate_every=world.evaluate_every,
             reader=self._federation.reader,
+            liveness=liveness,
         )
 
     # ---- events and effects ---------------------------------------------------------------------------------------------
@@ -184,7 +198,7 @@ class Host:
         if self._paused is not None:
             self._paused.append(event)
             return
-        now = Instant(self._agenda.now, WALL_EPOCH + self._agenda.now + self.wall_offset)
+        now = self.now
         if isinstance(event, Learned) and self._pending is not None and not self.has_finished:
             self.state, self.mixed = self._pending
         effects = self.peer.handle(event, now)
@@ -203,6 +217,7 @@ class Host:
 
     def _wake_if_due(self) -> None:
         if self._paused is None and self.peer.deadline is not None and self.peer.deadline <= self._agenda.now:
+            self._planned = None
             self.tell(DeadlineReached())
 
     def _carry_out(self, effect: Effect) -> None:
@@ -235,6 +250,12 @@ class Host:
             case Finished(step):
                 self.has_finished, self.is_on = True, False
                 self._federation.left(self, step)
+            case HangUp(peer):
+                self._federation.hang_up(self, peer)
+            case ViewChanged():
+                self._federation.viewed(self)
+            case IdentityConflict(peer):
+                raise AssertionError(f"{self.name} takes {peer.hex()[:8]} for two, and there is only one of each here")
             case _:
                 assert_never(effect)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from p2pfl.failure import Failure
 from p2pfl.protocol import wire
-from p2pfl.protocol.events import LinkDown, LinkUp
+from p2pfl.protocol.events import DialRefused, LinkDown, LinkUp
 from p2pfl.protocol.randomness import Choices
 from sim.network import FILES, NetworkSection, Spread, spread
 
@@ -106,6 +106,7 @@ class Links:
         self.flying: Counter[Pair] = Counter()
         self.bytes: Counter[Pair] = Counter()
         self.corrupted: dict[int, float] = {}  # share of the updates of a sender that arrive damaged
+        self.tells_refusals = False  # that a dial met nobody; only who has a membership makes something of it
         self._federation = federation
         self._network = world.network
         self._latency = world.latency
@@ -201,6 +202,14 @@ class Links:
         self._dialers.setdefault(to.index, set()).add(dialer.index)
         self._later(self._latency.of(*pair), self._tell_up, pair)
 
+    def hang_up(self, dialer: "Host", to: "Host") -> None:
+        """Let a link go that was dialled."""
+        pair = dialer.index, to.index
+        self._dialled[dialer.index].discard(to.index)
+        self._dialers[to.index].discard(dialer.index)
+        if self._is_up.pop(pair, False):
+            self._later(0.0, dialer.tell, LinkDown(to.id))
+
     def cut(self, block: Block) -> None:
         """Nothing gets through from now on where `block` says so. Both ends of such a link learn of it: what goes one way is
         acknowledged the other way."""
@@ -246,16 +255,22 @@ class Links:
             self._later(self._latency.of(*pair) + redial_s, self._tell_up, pair)
 
     def _tell_up(self, pair: Pair) -> None:
-        if self._is_up.get(pair) is False and self._is_possible(pair):
-            dialer, to = (self._federation.hosts[index] for index in pair)
+        if self._is_up.get(pair) is not False:
+            return
+        dialer, to = (self._federation.hosts[index] for index in pair)
+        if self._is_possible(pair):
             self._is_up[pair] = True
             dialer.tell(LinkUp(to.id))
+        elif self.tells_refusals and not to.is_on and not self._is_blocked(*pair) and not self._is_blocked(*pair[::-1]):
+            dialer.tell(DialRefused(to.id))
 
     def _tell_down(self, pair: Pair) -> None:
         if self._is_up.get(pair) and not self._is_possible(pair):
             dialer, to = (self._federation.hosts[index] for index in pair)
             self._is_up[pair] = False
             dialer.tell(LinkDown(to.id))
+            if self.tells_refusals:
+                self._later(2 * self._latency.of(*pair), self._tell_up, pair)
 
     def _is_possible(self, pair: Pair) -> bool:
         i, j = pair

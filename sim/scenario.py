@@ -128,7 +128,7 @@ class Scenario(_Settings):
     @property
     def title(self) -> str:
         """What a person calls it: task, peers, graph, partition."""
-        parts = [self.task.name, f"{self.peers} peers", self.topology.kind, self.data.partition]
+        parts = [self.task.name, f"{self.peers} peers", self.topology.overlay or self.topology.kind, self.data.partition]
         divides_itself = self.own_task is not None or ".py" in self.task.name
         return ", ".join(parts[: 3 if divides_itself else 4])
 

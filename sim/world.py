@@ -17,11 +17,14 @@ from p2pfl.learning.learner import label_counts
 from p2pfl.learning.streams import philox
 from p2pfl.learning.task import Task, TaskPeer
 from p2pfl.learning.tasks import resolve
+from p2pfl.protocol.events import PeerId
+from p2pfl.protocol.membership.rules import EDGE, LAN
 from p2pfl.settings import CodecSection, GossipSection, LimitsSection, TrainingSection
 from p2pfl.task_file import blamed, load
 from sim import fault
 from sim.churn import Change, ChurnSection, changes, read_trace
 from sim.fault import FaultSection
+from sim.founded import Overlay, identities_of
 from sim.hostile import ATTACKS, ON_CLASSES
 from sim.links import Latency, latency_of
 from sim.network import ComputeSection, NetworkSection, Spread, spread
@@ -39,6 +42,7 @@ from topology import (
     neighbor_weights,
     schedule_from_specification,
 )
+from topology.overlay import graph as overlay_graph
 
 OnRound = Callable[[int, NDArray[np.float64]], None]
 """Called once per accuracy row, in order, row 0 included: (row, accuracy of every peer, NaN where it was not measured, or has
@@ -62,6 +66,7 @@ class World:
     sessions: of a trace of churn, when every peer comes and goes.
     evaluate_every: row r of the accuracy is measured when r is a multiple of it, and in row 0 and the last always.
     evaluated: whose accuracy and loss are measured, [peers]; always the same.
+    overlay: of a founded network; `graph` and `weights` are then those while all are live.
     """
 
     task: Task
@@ -88,6 +93,7 @@ class World:
     label_counts: NDArray[np.float64]
     evaluated: NDArray[np.bool_]
     evaluate_every: int = 1
+    overlay: Overlay | None = None
 
     def is_measured(self, row: int) -> bool:
         """Whether this row of the accuracy is wanted."""
@@ -143,6 +149,7 @@ def world_of(scenario: Scenario) -> World:
         label_counts=counts,
         evaluated=_sample(scenario.output.evaluate_peers, peers, scenario.seed),
         evaluate_every=scenario.output.evaluate_every,
+        overlay=_overlay(scenario),
     )
     _check_time(world)
     return world
@@ -170,7 +177,7 @@ def _pace(scenario: Scenario, training: TrainingSection, samples: NDArray[np.int
     if given is not None:
         step_s = spread(given)
     else:
-        is_timeless = scenario.churn.is_calm and not scenario.fault
+        is_timeless = scenario.churn.is_calm and not scenario.fault and scenario.topology.overlay is None
         step_s = Spread(0.0 if is_timeless or not steps else ROUND_S / steps)
     waits = scenario.gossip.period_s if scenario.gossip.mode == "async" else _mean_latency(scenario)
     return step_s, steps * step_s.mean + waits
@@ -201,12 +208,14 @@ def _check_time(world: World) -> None:
 def _graph(scenario: Scenario) -> tuple[Graph, tuple[dict[int, float], ...], Schedule | None]:
     section = scenario.topology
     try:
-        if scenario.own_graph is not None:
+        if (overlay := _overlay(scenario)) is not None:
+            graph = _whole(overlay, scenario)
+        elif scenario.own_graph is not None:
             graph = _of_all(scenario.own_graph, scenario.peers)
         elif Path(section.kind).suffix.lower() in FORMATS:
             graph = _of_all(_read(Path(scenario.beside(section.kind))), scenario.peers)
         else:
-            arguments = section.model_dump(exclude={"kind", "weights", "seed"})
+            arguments = section.model_dump(exclude={"kind", "weights", "seed", "overlay", "timers"})
             seed = scenario.seed if section.seed is None else section.seed
             _check_size(section.kind, peers=scenario.peers)
             if is_schedule(section.kind):
@@ -217,6 +226,29 @@ def _graph(scenario: Scenario) -> tuple[Graph, tuple[dict[int, float], ...], Sch
     except TopologyError as error:
         raise Failure(error.code, f"topology: {error.message}", error.hint) from None
 
+
+def _overlay(scenario: Scenario) -> Overlay | None:
+    section = scenario.topology
+    if section.overlay is None:
+        return None
+    seed = scenario.seed if section.seed is None else section.seed
+    return Overlay(section.overlay, section.degree or DEGREE, seed, TIMERS[section.timers])
+
+
+def _whole(overlay: Overlay, scenario: Scenario) -> Graph:
+    """The overlay while all are live."""
+    ids = [identity.peer_id for identity in identities_of(scenario.seed, scenario.peers)]
+    index = {peer: i for i, peer in enumerate(ids)}
+    _check_size("complete" if overlay.kind in ("complete", "epidemic") else overlay.kind, scenario.peers)
+    links = overlay_graph(overlay.kind, tuple(sorted(ids)), overlay.seed, overlay.degree)
+    found: Graph = nx.Graph()
+    found.add_nodes_from(range(len(ids)))
+    found.add_edges_from((index[PeerId(one)], index[PeerId(other)]) for one, others in links.items() for other in others)
+    return found
+
+
+DEGREE = 4  # of an overlay, where none is given
+TIMERS = {"lan": LAN, "edge": EDGE}
 
 EDGE_BYTES = 340  # of an edge of a graph and its two weights, measured on 1,200 peers
 

@@ -218,9 +218,11 @@ class Greet:
 
 @dataclass(frozen=True, slots=True)
 class ViewChanged:
-    """Other members are live than before. `version` is the view's, and counts such changes."""
+    """Other members are live than before. `version` is the view's, and counts such changes; `live` are so many, oneself among
+    them."""
 
     version: int
+    live: int
 
 
 @dataclass(frozen=True, slots=True)

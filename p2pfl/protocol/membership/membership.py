@@ -317,4 +317,4 @@ class Membership:
         self._dialling.watched = neighbors
         self._watching.neighbors_are(neighbors, now)
         self._self.watches(neighbors[:NEIGHBORS_MAX], now)
-        self._post.add(ViewChanged(self.view.version))
+        self._post.add(ViewChanged(self.view.version, len(self.view)))
