@@ -8,7 +8,6 @@ import os
 import platform
 import resource
 import shutil
-import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -17,17 +16,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from node.address import Address
+from node import node_settings, papers
 from node.control import Caller
 from node.directory import NodeDirectory
 from node.limits import DESCRIPTORS
+from node.moment import RELEASED
+from node.node_settings import LISTEN, settings_of
 from p2pfl.failure import Failure
+from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.identity import Identity, is_sealed
+from p2pfl.report.plain import plain
 
-RELEASED = 1_735_689_600.0  # 2025-01-01: no clock that is right shows an earlier moment
 PACKAGES = ("torch", "pyzmq", "pynacl", "msgpack", "numpy", "safetensors", "pydantic")
 DISK_MIN = 1 << 30  # bytes; two checkpoints, a model and the journal of a model of 100 MB
 MEMORY_MIN = 400 << 20  # bytes; a node takes some 300 before its model
+RENEW_DAYS = 14  # before a certificate ends, somebody has to be found who renews it
 CLOCK_BACK_S = 3600.0  # behind the newest start that the folder remembers
 
 
@@ -42,13 +45,22 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """What is looked at. `is_named`: the folder was asked for, so that it must be there."""
+    """What is looked at. Without `listen` it is where the folder's node listens."""
 
-    directory: NodeDirectory
-    is_named: bool
-    listen: str
+    directory: NodeDirectory | None
+    listen: str | None
     network: Path | None
     passphrase: str | None
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where the node is to listen."""
+        if self.directory is None or not self.directory.is_founded:
+            return (self.listen or LISTEN,)
+        settings = node_settings.load(self.directory)
+        if self.listen is not None:
+            settings = settings_of("--listen", **{**settings.model_dump(), "listen": self.listen})
+        return settings.listen, settings.door
 
 
 def examined(patient: Patient) -> list[Finding]:
@@ -114,22 +126,16 @@ def _curve(_patient: Patient) -> Finding:
 
 
 def _port(patient: Patient) -> Finding:
-    address = Address.parse(patient.listen)
-    if _running(patient) is not None:
-        return Finding("port", f"this folder's node listens at {_running(patient)}")
-    family = socket.AF_INET6 if address.is_ipv6 else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as door:
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            door.bind((address.host, address.port))
-            door.listen(1)
-        except OSError as error:
-            return Finding("port", f"{address}: {error.strerror}.", "Choose another with --listen HOST:PORT.")
-    return Finding("port", f"{address} is free")
+    if (place := _running(patient)) is not None:
+        return Finding("port", f"this folder's node listens at {place}")
+    node_settings.refuse_busy(*patient.places)
+    return Finding("port", f"{' and '.join(patient.places)} free")
 
 
 def _running(patient: Patient) -> str | None:
     """Where this folder's node listens, if one runs."""
+    if patient.directory is None:
+        return None
     with contextlib.suppress(Failure), Caller(patient.directory.control, 1.0) as caller:
         return str(caller.ask("status")["listens_at"])
     return None
@@ -142,7 +148,7 @@ def _clock(patient: Patient) -> Finding:
     if now < RELEASED:
         return Finding("clock", f"{shown} is before this version was made.", set_it)
     try:
-        newest_start = float((patient.directory.path / "boot").read_text())
+        newest_start = float((patient.directory.path / "boot").read_text()) if patient.directory else 0.0
     except (OSError, ValueError):
         newest_start = 0.0
     if now + CLOCK_BACK_S < newest_start < 1e11:
@@ -152,7 +158,8 @@ def _clock(patient: Patient) -> Finding:
 
 
 def _disk(patient: Patient) -> Finding:
-    place = next((p for p in (patient.directory.path, *patient.directory.path.parents) if p.is_dir()), Path("/"))
+    wanted = patient.directory.path if patient.directory else Path.cwd()
+    place = next((p for p in (wanted, *wanted.parents) if p.is_dir()), Path("/"))
     free = shutil.disk_usage(place).free
     if free < DISK_MIN:
         return Finding("disk", f"{place}: {free >> 20} MiB are free.", f"Free {DISK_MIN >> 20} MiB, or choose another --dir.")
@@ -183,28 +190,49 @@ def _memory(_patient: Patient) -> Finding:
 
 
 def _identity(patient: Patient) -> Finding:
+    if patient.directory is None:
+        return Finding("identity", "none yet; p2pfl network create or p2pfl node join makes one")
     path = patient.directory.identity
-    if not patient.is_named and not path.exists():
-        return Finding("identity", "none yet; p2pfl node init makes one")
-    sealed = patient.directory.read_identity()
-    if is_sealed(sealed, str(path)):
-        if patient.passphrase is None:
-            return Finding("identity", f"{path}, sealed with a passphrase")
-        identity = Identity.from_bytes(sealed, patient.passphrase, str(path))
-        return Finding("identity", f"{identity.peer_id.hex()[:16]}, sealed; the passphrase opens it")
-    return Finding("identity", f"{Identity.from_bytes(sealed, None, str(path)).peer_id.hex()[:16]}, without a passphrase")
+    own = _opened(patient, patient.directory)
+    if own is None:
+        return Finding("identity", f"{path}, sealed with a passphrase")
+    how = "without a passphrase" if patient.passphrase is None else "sealed; the passphrase opens it"
+    return Finding("identity", f"{own.hex()[:16]}, {how}")
+
+
+def _opened(patient: Patient, directory: NodeDirectory) -> PeerId | None:
+    """Who the node is, if that can be known without asking for a passphrase."""
+    sealed, source = directory.read_identity(), str(directory.identity)
+    if is_sealed(sealed, source):
+        return Identity.from_bytes(sealed, patient.passphrase, source).peer_id if patient.passphrase is not None else None
+    return Identity.from_bytes(sealed, None, source).peer_id
 
 
 def _network(patient: Patient) -> Finding:
-    if patient.network is None:
-        return Finding("network", "not looked at; name its file with --network")
+    directory = patient.directory
+    if patient.network is not None:
+        return _listed(patient, patient.network)
+    if directory is None or not directory.is_founded:
+        return Finding("network", "none yet")
+    known = papers.read(directory)
+    own = papers.credential(directory).identity
+    papers.check_standing(known, own)
+    credential = known.roster.credential(own)
+    assert credential is not None
+    left = (credential.certificate.not_after - time.time()) / 86_400
+    told = f"{plain(known.name)}: {len(known.roster.members)} members, this node is {plain(credential.certificate.name)}"
+    if left < RENEW_DAYS:
+        return Finding("network", f"{told}; certified for {left:.0f} more days", "Have it renewed: p2pfl network sign NAME")
+    return Finding("network", told)
+
+
+def _listed(patient: Patient, file: Path) -> Finding:
     from node import network_file
 
-    network = network_file.load(patient.network)
-    told = f"{patient.network}: {len(network.member)} members"
-    sealed = patient.directory.read_identity()
-    if is_sealed(sealed, str(patient.directory.identity)) and patient.passphrase is None:
+    network = network_file.load(file)
+    told = f"{file}: {len(network.member)} members"
+    own = _opened(patient, patient.directory) if patient.directory is not None else None
+    if own is None:
         return Finding("network", told)
-    own = Identity.from_bytes(sealed, patient.passphrase, str(patient.directory.identity)).peer_id
-    index = network_file.index_of(network, own, str(patient.network))
+    index = network_file.index_of(network, own, str(file))
     return Finding("network", f"{told}, this node is one of them, at {network.member[index].address}")

@@ -10,7 +10,7 @@ import typer
 from node.address import Address
 from node.directory import NodeDirectory
 from node.entropy import SystemEntropy
-from node.founding import believed_time
+from node.moment import believed_time
 from node.network_file import MemberSection
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission.authority import Request, ask, request_line

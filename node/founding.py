@@ -1,14 +1,13 @@
 """`p2pfl network create`: a root key, the charter that it signs, and the first member."""
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
 from node import node_settings
 from node.directory import NodeDirectory
-from node.doctor import RELEASED
 from node.entropy import SystemEntropy
 from node.fitting import measured
+from node.moment import believed_time
 from node.node_settings import NodeSettings
 from node.terms import Terms
 from p2pfl.failure import ExitCode, Failure
@@ -82,16 +81,6 @@ def signed(root: Authority, agreed: Charter, serial: int, now: float, terms: Ter
     except RejectedFrame:
         message = "These settings can't be in a charter: it has room for words, numbers and 2 KiB."
         raise Failure("bad_settings", message, "Give shorter names, without spaces or paths.") from None
-
-
-def believed_time() -> float:
-    """The time, if a clock that is right can show it. What a wrong one signs is wrong for ever. Raises `Failure`."""
-    now = time.time()
-    if now < RELEASED:
-        shown = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
-        message = f"This machine's clock shows {shown}, which is before this program was made."
-        raise Failure("bad_clock", message, "Set it first: timedatectl set-ntp true, or by hand: date -s '...'", ExitCode.UNFIT)
-    return now
 
 
 def refuse_inhabited(directory: NodeDirectory) -> None:

@@ -14,7 +14,8 @@ from node.asking import ask_first
 from node.directory import NodeDirectory
 from node.entropy import SystemEntropy
 from node.fitting import check
-from node.founding import believed_time, own_record, settle
+from node.founding import own_record, settle
+from node.moment import believed_time
 from node.node_settings import NodeSettings
 from node.sockets import TransportKeys
 from node.terms import of_charter
@@ -71,7 +72,7 @@ def join(line: Line, name: str, directory: Path | None, settings: NodeSettings, 
     if not here.credential.exists():
         if isinstance(line, InviteLine):
             line.check_time(now)
-        node_settings.refuse_busy(settings)
+        node_settings.refuse_busy(settings.listen, settings.door)
         identity = open_identity(here)
         joined = _admitted(line, identity, name, here, settings, now)
         settle(here, joined.credential, joined.charters, joined.roster)

@@ -121,9 +121,9 @@ def _leading_out() -> str | None:
             return None
 
 
-def refuse_busy(settings: NodeSettings) -> None:
-    """Raises `Failure` with exit code NETWORK where another process has one of the two ports."""
-    for text in (settings.listen, settings.door):
+def refuse_busy(*places: str) -> None:
+    """Raises `Failure` with exit code NETWORK where one can't listen at one of these places."""
+    for text in places:
         place = Address.parse(text)
         with socket.socket(socket.AF_INET6 if place.is_ipv6 else socket.AF_INET, socket.SOCK_STREAM) as door:
             door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

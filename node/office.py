@@ -14,7 +14,7 @@ from node import node_settings, papers
 from node.control import Caller
 from node.directory import NodeDirectory, read_secret
 from node.entropy import SystemEntropy
-from node.founding import believed_time
+from node.moment import believed_time
 from node.node_settings import next_port
 from node.papers import Papers
 from p2pfl.failure import ExitCode, Failure

@@ -17,20 +17,21 @@ Name = Annotated[str, typer.Option(help="Of the service: p2pfl-NAME.")]
 def doctor(
     directory: Annotated[Path | None, typer.Option("--dir", help="The node's own folder.")] = None,
     network: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="The network's file.")] = None,
-    listen: Annotated[str, typer.Option(help="HOST:PORT where the node is to listen.")] = "0.0.0.0:7780",
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT where the node is to listen, if not where it does.")] = None,
     passphrase_fd: PassphraseFd = None,
     json_: Json = False,
 ) -> None:
     """Whether this machine and this folder can run a node: ok, or the line that mends it. Exit code 4: something is to be done.
 
-    For example: p2pfl doctor --dir ward-a --network wards.toml --listen 10.0.0.5:7780
+    For example: p2pfl doctor --dir ward-a --listen 10.0.0.5:7780
     """
+    from node import place
     from node.doctor import Patient, as_data, examined, lines
-    from node.enrolment import directory_of, passphrase_from
+    from node.enrolment import passphrase_from
 
     passphrase = passphrase_from(passphrase_fd) if passphrase_fd is not None else None
-    place = directory_of(directory or Path("p2pfl-node"))
-    findings = examined(Patient(place, directory is not None, listen, network, passphrase))
+    here = place.found_or_none(directory)
+    findings = examined(Patient(here, listen, network, passphrase))
     typer.echo(answer(as_data(findings)) if json_ else "\n".join(lines(findings)))
     if any(finding.mend for finding in findings):
         raise typer.Exit(int(ExitCode.UNFIT))
@@ -38,8 +39,10 @@ def doctor(
 
 @service_app.command("install")
 def service_install(
-    network: Annotated[Path, typer.Option(metavar="FILE.toml", help="The network's file, the same at every member.")],
     directory: Annotated[Path, typer.Option("--dir", help="The node's own folder.")] = Path("/var/lib/p2pfl-node"),
+    network: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="A network's file that lists its members, the same at each.")
+    ] = None,
     name: Name = "node",
     user: Annotated[str, typer.Option(help="Run as this user; else as one of its own, with its folder in /var/lib.")] = "",
     passphrase_file: Annotated[
@@ -54,20 +57,26 @@ def service_install(
 ) -> None:
     """Write a hardened unit, enable it and start it.
 
-    For example: sudo p2pfl service install --dir /var/lib/ward-a --network /etc/p2pfl/wards.toml --dry-run
+    For example: sudo p2pfl service install --dir /var/lib/ward-a --dry-run
     """
+    from node import node_settings
+    from node.directory import NodeDirectory
+    from node.options import absolute_task
     from node.service import Service, checked, install, unit_of
 
-    file, _, variable = (task or "").rpartition(":")
+    here = NodeDirectory(directory.absolute())
+    if network is None and here.is_founded:
+        settings = node_settings.load(here)
+        task, data = task or settings.task, data or (Path(settings.data) if settings.data else None)
     service = checked(
         Service(
             name=name,
             directory=directory.absolute(),
-            network=network.absolute(),
+            network=network.absolute() if network else None,
             user=user,
             passphrase=passphrase_file.absolute() if passphrase_file else None,
             data=data.absolute() if data else None,
-            task=f"{Path(file).absolute()}:{variable}" if file.endswith(".py") else (task or ""),
+            task=absolute_task(task) if task else "",
             listen=listen or "",
             memory_max=memory_max,
         )

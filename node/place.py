@@ -35,6 +35,16 @@ def found(directory: Path | None) -> NodeDirectory:
     raise Failure("several_nodes", f"{home} has several nodes: {names}.", f"Say which: --dir {folders[0]}", ExitCode.USAGE)
 
 
+def found_or_none(directory: Path | None) -> NodeDirectory | None:
+    """The same; None where nobody asked for one and there is none."""
+    try:
+        return found(directory)
+    except Failure as failure:
+        if failure.code != "no_directory":
+            raise
+        return None
+
+
 def _home() -> Path:
     try:
         return Path.home() / HOME

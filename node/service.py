@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from node.directory import NodeDirectory
 from node.disk import write_durably
 from p2pfl.failure import ExitCode, Failure
 
@@ -30,12 +31,13 @@ NEVER_AGAIN = (ExitCode.USAGE, ExitCode.CONFIGURATION, ExitCode.UNFIT, ExitCode.
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the unit is made of; all paths absolute. `user` "" gives it a user of its own, made when it starts, and then
-    its folder lies in /var/lib."""
+    """What the unit is made of; all paths absolute. `network` is the file of a network that lists its members; None: the folder
+    has a member of a founded one. `user` "" gives it a user of its own, made when it starts, and then its folder lies in
+    /var/lib."""
 
     name: str
     directory: Path
-    network: Path
+    network: Path | None
     user: str = ""
     passphrase: Path | None = None
     data: Path | None = None
@@ -56,11 +58,12 @@ def checked(service: Service) -> Service:
         raise _usage(f"--memory-max {service.memory_max!r} is no amount of memory.", "For example: --memory-max 2G")
     if any(not text.isprintable() for text in _texts(service)):
         raise _usage("A path or name has a control character in it.", "Rename it.")
-    if not service.network.is_file():
+    if service.network is not None and not service.network.is_file():
         raise Failure("no_network", f"{service.network}: there is no such file.", "Give the network's file with --network.")
-    if not (service.directory / "identity").exists():
-        hint = f"Make one: p2pfl node init --name NAME --dir {service.directory}"
-        raise Failure("no_identity", f"{service.directory}: there is no identity here.", hint, ExitCode.IDENTITY)
+    directory = NodeDirectory(service.directory)
+    if not directory.identity.exists() or (service.network is None and not directory.is_founded):
+        hint = f"Make one: p2pfl network create NAME, or p2pfl node join INVITE, with --dir {service.directory}"
+        raise Failure("no_identity", f"{service.directory}: no member of a network is here.", hint, ExitCode.IDENTITY)
     if service.user:
         _check_user(service)
     elif service.directory.parent != STATES:
@@ -165,7 +168,8 @@ def _place(service: Service) -> Iterator[str]:
         yield "StateDirectoryMode=0700"
     yield f"WorkingDirectory={_escaped(str(service.directory))}"
     yield "UMask=0077"
-    yield f"LoadCredential=network.toml:{_escaped(str(service.network))}"
+    if service.network is not None:
+        yield f"LoadCredential=network.toml:{_escaped(str(service.network))}"
     if service.passphrase is not None:
         yield f"LoadCredential=passphrase:{_escaped(str(service.passphrase))}"
 
@@ -190,7 +194,8 @@ def _walls(service: Service) -> Iterator[str]:
 
 def _command(service: Service) -> Iterator[str]:
     yield from (sys.executable, "-P", "-m", "p2pfl", "node", "start", "--dir", str(service.directory))
-    yield from ("--network", "%d/network.toml")
+    if service.network is not None:
+        yield from ("--network", "%d/network.toml")
     for option, value in (("--data", service.data), ("--task", service.task), ("--listen", service.listen)):
         if value:
             yield from (option, str(value))
@@ -206,7 +211,7 @@ def _read(service: Service) -> tuple[Path, ...]:
 
 
 def _texts(service: Service) -> Sequence[str]:
-    paths = (service.directory, service.network, service.passphrase, service.data, Path(sys.executable))
+    paths = (service.directory, service.network or "", service.passphrase, service.data, Path(sys.executable))
     return [*map(str, paths), service.task, service.listen, service.user]
 
 

@@ -6,11 +6,12 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from node import doctor
+from node import doctor, moment
 from node.directory import NodeDirectory
 from node.doctor import Finding, Patient, examined, lines
 from p2pfl.failure import ExitCode
@@ -27,7 +28,7 @@ def wards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def patient(wards: Path, name: str = "a", network: Path | None = None, listen: str = "127.0.0.1:0") -> Patient:
-    return Patient(NodeDirectory(wards / name), True, listen, network, None)
+    return Patient(NodeDirectory(wards / name), listen, network, None)
 
 
 def finding(patient: Patient, name: str) -> Finding:
@@ -49,7 +50,7 @@ def test_a_healthy_machine_is_ok_in_every_line_and_torch_is_not_imported(wards: 
 
 def test_a_machine_without_any_node_is_as_healthy(tmp_path: Path) -> None:
     ended = p2pfl("doctor", "--listen", "127.0.0.1:0", cwd=tmp_path)
-    assert ended.returncode == 0 and "p2pfl node init makes one" in ended.stdout, ended
+    assert ended.returncode == 0 and "p2pfl node join makes one" in ended.stdout, ended
 
 
 def test_something_to_mend_is_exit_code_4_and_says_how(wards: Path, tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ def test_a_port_that_is_taken_is_named(wards: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         found = finding(patient(wards, listen=f"127.0.0.1:{port}"), "port")
-    assert found == Finding("port", f"127.0.0.1:{port}: Address already in use.", "Choose another with --listen HOST:PORT.")
+    assert found.text == f"Can't listen at 127.0.0.1:{port}: Address already in use." and "--listen HOST:PORT" in found.mend
 
 
 @pytest.mark.parametrize("listen", ["nowhere", "127.0.0.1", "no-such-host.invalid:80", "203.0.113.1:7780"])
@@ -91,7 +92,7 @@ def test_an_identity_that_is_damaged_is_to_be_mended(wards: Path, tmp_path: Path
     whole = (wards / "a" / "identity").read_bytes()
     (tmp_path / "identity").write_bytes({"truncated": whole[:50], "empty": b"", "nothing of ours": b"\x80" * 300}[kept])
     (tmp_path / "identity").chmod(0o600)
-    assert finding(Patient(NodeDirectory(tmp_path), True, "127.0.0.1:0", None, None), "identity").mend
+    assert finding(Patient(NodeDirectory(tmp_path), "127.0.0.1:0", None, None), "identity").mend
 
 
 def test_a_network_file_that_does_not_list_this_node_is_told_of(wards: Path, tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_a_network_file_that_does_not_list_this_node_is_told_of(wards: Path, tmp
 
 
 @pytest.mark.fault("clocks")
-@pytest.mark.parametrize(("now", "is_right"), [(0.0, False), (1e9, False), (doctor.RELEASED + 1, True), (2e9, True)])
+@pytest.mark.parametrize(("now", "is_right"), [(0.0, False), (1e9, False), (moment.RELEASED + 1, True), (2e9, True)])
 def test_a_clock_before_this_version_is_wrong(wards: Path, monkeypatch: pytest.MonkeyPatch, now: float, is_right: bool) -> None:
     monkeypatch.setattr(doctor.time, "time", lambda: now)
     assert (finding(patient(wards), "clock").mend == "") is is_right
@@ -112,7 +113,7 @@ def test_a_clock_behind_the_newest_start_is_wrong(tmp_path: Path, monkeypatch: p
     (tmp_path / "boot").write_text("1900000000\n")
     for now, is_right in ((1.9e9 - 3601, False), (1.9e9 - 3599, True)):
         monkeypatch.setattr(doctor.time, "time", lambda now=now: now)
-        assert (finding(Patient(NodeDirectory(tmp_path), False, "127.0.0.1:0", None, None), "clock").mend == "") is is_right
+        assert (finding(Patient(NodeDirectory(tmp_path), "127.0.0.1:0", None, None), "clock").mend == "") is is_right
 
 
 def test_little_disk_memory_and_few_files_are_told_of(wards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +126,22 @@ def test_little_disk_memory_and_few_files_are_told_of(wards: Path, monkeypatch: 
     found = {one.name: one for one in examined(patient(wards)) if one.mend}
     assert set(found) == {"disk", "memory", "open files"}
     assert found["open files"].mend == "ulimit -Hn 4096, or LimitNOFILE= of the service"
+
+
+def test_a_member_of_a_founded_network_is_told_of_its_ports_its_standing_and_when_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ("--node", "a", "--dir", "a", "--listen", "127.0.0.1:45671", "--no-passphrase")
+    made = p2pfl("network", "create", "wards", "--task", "digits", *where, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    member = Patient(NodeDirectory(tmp_path / "a"), None, None, None)
+    assert finding(member, "network") == Finding("network", "wards: 1 members, this node is a")
+    assert member.places == ("127.0.0.1:45671", "127.0.0.1:45672")
+    now = time.time()
+    monkeypatch.setattr(doctor.time, "time", lambda: now + 80 * 86_400)
+    assert "p2pfl network sign" in finding(member, "network").mend
+    monkeypatch.setattr(doctor.time, "time", lambda: now + 91 * 86_400)
+    assert "has expired" in finding(member, "network").text
 
 
 def test_what_mends_stands_below_what_is_wrong() -> None:

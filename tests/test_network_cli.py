@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from node import founding, papers
+from node import moment, papers
 from node.address import Address
 from node.directory import NodeDirectory
 from node.door import JoinDoor
@@ -365,12 +365,12 @@ def test_white_space_of_mail_and_terminals_in_a_line_does_not_matter(desk: Desk)
 def test_an_invite_that_has_expired_or_a_clock_that_is_wrong_is_told_apart(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.founds()
     line, now = desk.invites("--ttl", "30m"), time.time()
-    for moment, code, complaint in (
+    for shown, code, complaint in (
         (now + 31 * 60, 6, "has expired"),
         (now - 2 * DAY_S, 6, "not valid yet. Set this machine's clock"),
         (1_000_000.0, 4, "timedatectl"),
     ):
-        monkeypatch.setattr(founding.time, "time", lambda moment=moment: moment)
+        monkeypatch.setattr(moment.time, "time", lambda shown=shown: shown)
         refused = desk.is_refused(*desk.joining(line))
         assert (refused.code, complaint in refused.err) == (code, True), refused.err
     refused = desk.is_refused("network", "create", "late", "--task", "digits", "--dir", "l", "--no-passphrase")

@@ -72,6 +72,15 @@ def test_it_is_shut_in(node: Service) -> None:
     assert settings(unit_of(replace(node, user=ME)))["User"] == ME
 
 
+def test_a_member_of_a_founded_network_needs_no_file_but_its_folder(node: Service) -> None:
+    with pytest.raises(Failure, match="no member of a network is here"):
+        checked(replace(node, network=None))
+    (node.directory / "node.json").touch()
+    member = checked(replace(node, network=None, user="root"))
+    assert settings(unit_of(member))["ExecStart"].endswith(f"node start --dir {node.directory}")
+    assert "LoadCredential" not in unit_of(member)
+
+
 def test_the_passphrase_is_handed_over_by_systemd_and_in_no_command_line(node: Service) -> None:
     text = unit_of(replace(node, passphrase=Path("/etc/p2pfl/secret")))
     assert "LoadCredential=passphrase:/etc/p2pfl/secret" in text
@@ -95,7 +104,7 @@ def test_systemd_understands_it(node: Service, tmp_path: Path, user: str) -> Non
 
 
 MISTAKES = {
-    "no folder": ({"directory": Path("/nowhere/x")}, "there is no identity here"),
+    "no folder": ({"directory": Path("/nowhere/x")}, "no member of a network is here"),
     "no network": ({"network": Path("/nowhere/x.toml")}, "there is no such file"),
     "a name that is a path": ({"name": "../x"}, "letters, digits"),
     "no amount": ({"memory_max": "lots"}, "is no amount of memory"),
