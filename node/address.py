@@ -28,6 +28,25 @@ class Address:
             return False
         return True
 
+    @property
+    def is_loopback(self) -> bool:
+        """Numeric, and means whichever machine it is used on."""
+        return self.is_numeric and _meant(self.host).is_loopback
+
+    @property
+    def is_one_host(self) -> bool:
+        """Numeric, and means a port of a machine: not any, none or many."""
+        if not self.is_numeric or self.port == 0:
+            return False
+        place = _meant(self.host)
+        return not (place.is_unspecified or place.is_multicast or place == _BROADCAST)
+
+    @property
+    def neighborhood(self) -> str:
+        """Numeric: what stands for whoever is bothered when this is dialled. In IPv6 one host has a whole /64."""
+        place = _meant(self.host)
+        return str(ipaddress.ip_network((place, 64), strict=False) if place.version == 6 else place)
+
     @classmethod
     def parse(cls, text: str) -> "Address":
         """Raises `Failure` unless `text` is HOST:PORT or [IPV6]:PORT; port 0 means any."""
@@ -51,6 +70,15 @@ class Address:
             return [self]
         found = await asyncio.get_running_loop().getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         return [Address(str(place[0]), self.port) for *_, place in found]
+
+
+_BROADCAST = ipaddress.ip_address("255.255.255.255")
+
+
+def _meant(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """What a numeric host is, without a zone, and as IPv4 where it is that in disguise."""
+    place = ipaddress.ip_address(host.partition("%")[0])
+    return place.ipv4_mapped or place if isinstance(place, ipaddress.IPv6Address) else place
 
 
 def _is_host(text: str) -> bool:

@@ -3,18 +3,15 @@
 import asyncio
 import itertools
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import zmq
 
 from node.address import Address
-from node.readiness import Reading
-from node.sockets import Context, Patience, Socket, TransportKeys, dialling_socket
-
-Frames = Sequence[bytes | bytearray | memoryview]
-
-_COPY_BELOW = 64 * 1024  # bytes; lending a buffer to libzmq costs more than copying a small one
-_LAST, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
+from node.entropy import SystemEntropy
+from node.readiness import Reading, events, has_message
+from node.routes import BULK, CONTROL, TOKEN_BYTES, announcement
+from node.sockets import Context, Frames, Patience, Socket, TransportKeys, dialling_socket, sent
 
 _EVENT = struct.Struct("=hi")
 _FAILURES: dict[int, str] = {
@@ -27,10 +24,14 @@ _FAILURES: dict[int, str] = {
 _MONITORED = zmq.EVENT_HANDSHAKE_SUCCEEDED | sum(_FAILURES)
 _monitor_numbers = itertools.count()
 
+OnAnswer = Callable[[Socket, zmq.Frame], None]
+"""Called with the first frame of a message that came back; reads the others."""
+
 
 class Link:
     """Two DEALERs to one neighbor: control and bulk, so that small messages are never behind a model. The link is up when
-    both have finished the handshake, and over when either ends."""
+    both have finished the handshake, and over when either ends. The neighbor may answer over it: the key that it proved says
+    from whom that is."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Link:
         server_key: bytes,
         address: Address,
         patience: Patience,
+        on_answer: OnAnswer,
     ) -> None:
         """`address` is numeric. Raises `ZMQError` when libzmq can't use it, or has no socket or descriptor left."""
         self.up: asyncio.Future[None] = loop.create_future()
@@ -47,11 +49,15 @@ class Link:
         """Why the link is over, in words."""
         self._waiting_for = 2
         self._sockets: list[Socket] = []
+        self._readings: list[Reading] = []
         self._monitors: list[Reading] = []
+        self._loop = loop
+        self._on_answer = on_answer
         try:
             for _ in ("control", "bulk"):
                 socket = dialling_socket(context, keys, server_key, patience)
                 self._sockets.append(socket)
+                self._readings.append(self._reading(loop, socket))
                 self._monitors.append(self._monitor(context, loop, socket))
                 socket.ipv6 = address.is_ipv6
                 socket.connect(f"tcp://{address}")
@@ -66,8 +72,14 @@ class Link:
     def send(self, frames: Frames, bulk: bool) -> bool:
         """False when this much is waiting already that the message was dropped. Never waits; the order is kept."""
         socket = self._sockets[bulk]
+        self._readings[bulk].look_again()
         # To save time, a send looks only now and then at what the I/O thread has told, and may miss that there is room.
-        return _sent(socket, frames) or (bool(_events(socket) & zmq.POLLOUT) and _sent(socket, frames))
+        return sent(socket, frames) or (bool(events(socket) & zmq.POLLOUT) and sent(socket, frames))
+
+    def end(self, why: str) -> None:
+        """It is over, because we say so."""
+        if not self.over.done():
+            self.over.set_result(why)
 
     def close(self, linger_s: float = 0.0) -> None:
         """What is still waiting may take `linger_s` to leave, if the link is up."""
@@ -75,7 +87,8 @@ class Link:
         for socket in self._sockets:
             if not socket.closed:
                 socket.disable_monitor()
-                socket.close(linger=linger_ms)
+        for reading in self._readings:
+            reading.close(linger_ms)
         for monitor in self._monitors:
             monitor.close()
 
@@ -95,32 +108,34 @@ class Link:
 
         return Reading(loop, events, take)
 
+    def _reading(self, loop: asyncio.AbstractEventLoop, socket: Socket) -> Reading:
+        def take() -> bool:
+            try:
+                frame = socket.recv(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return False
+            if frame.more or len(frame):  # an empty message only asks whether we are there
+                self._on_answer(socket, frame)
+            return True
+
+        return Reading(loop, socket, take)
+
     def _learn(self, event: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._waiting_for -= 1
             if self._waiting_for == 0 and not self.over.done():
+                token = SystemEntropy().draw(TOKEN_BYTES)
+                self.send((announcement(CONTROL, token),), bulk=False)
+                self.send((announcement(BULK, token),), bulk=True)
                 self.up.set_result(None)
-        elif not self.over.done():
-            self.over.set_result(_FAILURES.get(event, "the connection ended"))
+        else:
+            self._end_when_read(_FAILURES.get(event, "the connection ended"))
 
-
-def _sent(socket: Socket, frames: Frames) -> bool:
-    last = len(frames) - 1
-    try:
-        for i, frame in enumerate(frames):
-            socket.send(frame, _LAST if i == last else _MORE, copy=len(frame) < _COPY_BELOW or not _is_constant(frame))
-    except zmq.Again:  # then nothing of the message has gone
-        return False
-    return True
-
-
-def _is_constant(frame: bytes | bytearray | memoryview) -> bool:
-    """Whether it can be lent: it will not change before it is sent, and nobody else gets its memory while it is referred to.
-    libzmq's references count."""
-    return type(frame) is bytes or (type(frame) is memoryview and frame.readonly)
-
-
-def _events(socket: Socket) -> int:
-    events = socket.getsockopt(zmq.EVENTS)
-    assert isinstance(events, int)
-    return events
+    def _end_when_read(self, why: str) -> None:
+        """The connection has ended, and what came before that is heard first."""
+        if self.over.done() or not any(not socket.closed and has_message(socket) for socket in self._sockets):
+            self.end(why)
+            return
+        for reading in self._readings:
+            reading.look_again()
+        self._loop.call_soon(self._end_when_read, why)

@@ -1,8 +1,8 @@
 """Everything a peer says and hears, over ZeroMQ.
 
-A peer has one ROUTER, at which it hears everybody, and per dialled neighbor a link of two DEALERs, over which it says
-everything it has to say to that one. Nothing is ever answered over the socket it came in at. Both ends prove their transport
-key in the CURVE handshake; who is no member gets no further than that.
+A peer has one ROUTER, at which it hears whoever has dialled it, and per dialled neighbor a link of two DEALERs. Both ends prove
+their transport key in the CURVE handshake; who is no member gets no further than that. What it has to say to somebody goes over
+the link that it has dialled itself, and where it has none, as with one behind a NAT, over the one that the other has dialled.
 """
 
 import asyncio
@@ -13,21 +13,30 @@ import zmq
 from zmq.utils import z85
 
 from node.address import Address
-from node.link import Frames, Link
+from node.carriers import Carriers
+from node.dialling import ADDRESSES_MAX, KEYS_MAX, Contact, Dialling
+from node.hearing import Hearing
+from node.link import Link
 from node.listener import Listener
-from node.sockets import Context, Patience, TransportKeys, dialling_socket
+from node.sockets import Context, Frames, Patience, Socket, TransportKeys, dialling_socket
 from node.supervisor import Supervisor
 from node.zap import Gate, user_id
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.charter import Member
-from p2pfl.protocol.events import Event, FrameReceived, LinkDown, LinkUp, PeerId
+from p2pfl.protocol.events import Event, FrameReceived, PeerId
 from p2pfl.protocol.identity import Identity
 from p2pfl.protocol.randomness import Choices
 
+CYCLE_EVERY_S = 60.0
+"""Between two cycles of the listener because of who is no member any more. Meanwhile nothing of theirs is read anyway."""
+
+READ_S = 0.25
+"""What a caller has from us when the connection ends and has not read yet, its libzmq may drop; so we leave it a moment."""
+
 
 class Links:
-    """Carries out `Dial` and `Send`, and tells `LinkUp`, `LinkDown` and `FrameReceived`: always from the loop, never from
-    within a call of ours. Counters are of messages and their bytes, before encryption, per member."""
+    """Carries out `Dial`, `HangUp` and `Send`, and tells `LinkUp`, `LinkDown` and `FrameReceived`: always from the loop, never
+    from within a call of ours. Counters are of messages and their bytes, before encryption, per member."""
 
     def __init__(
         self,
@@ -38,24 +47,36 @@ class Links:
         on_event: Callable[[Event], None],
         patience: Patience | None = None,
         on_stranger: Callable[[str], None] = lambda _text: None,
+        keys_of: Callable[[PeerId], tuple[bytes, ...]] | None = None,
+        addresses_of: Callable[[PeerId], tuple[str, ...]] | None = None,
     ) -> None:
-        """`on_stranger` hears, in words and seldom, of who was refused at the gate."""
+        """`members` may change, as long as `members_changed` is told. `keys_of` a member are the transport keys with which it
+        may call, the newest first, at most two; without it, the one in `members`. `addresses_of` a member, or of ourselves, are
+        what its own record states, at most three; without it, the one in `members`, which an operator vouches for.
+        `on_stranger` hears, in words and seldom, of who was refused at the gate."""
         self.bytes_sent: Counter[PeerId] = Counter()
         self.bytes_received: Counter[PeerId] = Counter()
         self.messages_sent: Counter[PeerId] = Counter()
         self.dropped: Counter[PeerId] = Counter()
         """Messages not sent, because the link was down or its outbox full."""
+        self._own = identity.peer_id
         self._members = members
         self._keys = TransportKeys(identity.transport_key, identity.transport_secret)
+        self._keys_of = keys_of or (lambda peer: (members[peer].transport_key,))
+        self._stated = addresses_of
         self._domain = b"p2pfl/" + network_id.hex().encode()
         self._listen = Address.parse(listen)
         self._on_event = on_event
         self._on_stranger = on_stranger
         self._patience = patience or Patience()
+        self._dialling = Dialling(self._patience)
         # Jitter need not be unforeseeable, only different from peer to peer.
         self._choices = Choices(0, b"redial" + identity.peer_id)
-        self._peers = {user_id(m.transport_key): m.id for m in members.values() if m.id != identity.peer_id}
+        self._peers = self._callers({})
         self._supervisors: dict[PeerId, Supervisor] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._cycle_after = 0.0
+        self._cycling: asyncio.TimerHandle | None = None
         self._is_closed = False
 
     async def start(self) -> Address:
@@ -64,39 +85,84 @@ class Links:
         self._loop = asyncio.get_running_loop()
         self._context = Context()
         self._gate = Gate(self._context, self._loop, self._domain, lambda key: user_id(key) in self._peers, self._on_stranger)
+        self._hearing = Hearing(self._loop, self._on_message)
         self._listener = Listener(
-            self._context, self._loop, self._keys, self._domain, self._patience, self._peers, self._on_message
+            self._context,
+            self._loop,
+            self._keys,
+            self._domain,
+            self._patience,
+            self._peers,
+            self._hearing,
+            lambda peer: self._carriers.dialled_us(peer),
         )
+        self._carriers = Carriers(self._loop, self._listener, self._tell, self._patience.heartbeat_s)
         try:
             address = await self._listener.bind(self._listen)
             await self._knock(address)
         except BaseException:
             await self.close()
             raise
+        self._listens = address
+        self._judge_loopback()
         return address
 
     def dial(self, peer: PeerId) -> None:
-        """Keep a link to this member from now on."""
+        """Keep a link to this member from now on. It counts as up while ours is, or, where ours can't be made, while the one is
+        that the member has dialled to us. Every `LinkUp` is of another connection than the one before."""
         if peer in self._supervisors:
             return
-        member = self._members[peer]
 
-        def dial(address: Address) -> Link:
-            return Link(self._context, self._loop, self._keys, member.transport_key, address, self._patience)
+        def on_answer(socket: Socket, frame: zmq.Frame) -> None:
+            self._hearing.take(peer, socket, frame)
 
-        def tell(is_up: bool) -> None:
-            if not self._is_closed:
-                self._on_event(LinkUp(peer) if is_up else LinkDown(peer))
+        def dial(address: Address, key: bytes) -> Link:
+            return Link(self._context, self._loop, self._keys, key, address, self._patience, on_answer)
 
-        self._supervisors[peer] = Supervisor(
-            member.name, Address.parse(member.address), dial, self._patience, self._choices, tell
-        )
+        def on_change(is_up: bool) -> None:
+            if self._supervisors.get(peer) is supervisor and not self._is_closed:
+                self._carriers.own_changed(peer, is_up)
+
+        supervisor = Supervisor(lambda: self._contact(peer), dial, self._dialling, self._patience, self._choices, on_change)
+        self._supervisors[peer] = supervisor
+
+    def hang_up(self, peer: PeerId) -> None:
+        """Keep no link to this member any more. One that it has dialled to us stays, and what it says there is heard."""
+        supervisor = self._supervisors.pop(peer, None)
+        if supervisor is None:
+            return
+        supervisor.stop()
+        self._ending.add(supervisor.task)
+        supervisor.task.add_done_callback(self._ending.discard)
+        self._carriers.forget(peer)
+
+    def members_changed(self) -> None:
+        """Look again at who is a member, with which keys and at which addresses. Whoever is none any more is not heard from
+        this moment on and not dialled; if it has called us, the listener is cycled so that its connection ends: at once, but at
+        most once a minute, for all of them together."""
+        callers = self._callers(self._peers)
+        gone = self._peers.keys() - callers.keys()
+        for user in gone:
+            self._listener.forget(self._peers[user])
+        self._peers.clear()
+        self._peers.update(callers)
+        self._carriers.theirs_lost()
+        for peer, supervisor in tuple(self._supervisors.items()):
+            if peer in self._members:
+                supervisor.look_again()
+            else:
+                self.hang_up(peer)
+        self._judge_loopback()
+        if gone & self._gate.admitted and self._cycling is None:
+            wait_s = max(0.0, self._cycle_after - self._loop.time())
+            self._cycling = self._loop.call_later(wait_s, self.cycle_listener)
 
     def send(self, to: PeerId, frames: Frames, bulk: bool = False) -> None:
         """Hand a message to the link; it may be lost. Never waits. Without a link, or with more waiting than may, it is dropped
         and counted."""
         supervisor = self._supervisors.get(to)
-        if supervisor is not None and supervisor.link is not None and supervisor.link.send(frames, bulk):
+        link = supervisor.link if supervisor is not None else None
+        if link.send(frames, bulk) if link is not None else self._answer(to, frames, bulk):
             self.messages_sent[to] += 1
             self.bytes_sent[to] += sum(map(len, frames))
         else:
@@ -115,16 +181,18 @@ class Links:
     @property
     def muted(self) -> int:
         """Messages dropped unread, because their sender was muted."""
-        return self._listener.muted
+        return self._hearing.muted
 
     def mute(self, peer: PeerId, until: float) -> None:
         """Read nothing of this member until this moment of the loop's clock."""
-        self._listener.mute(peer, until)
+        self._hearing.mute(peer, until)
 
     @property
     def dialled(self) -> dict[PeerId, str]:
         """To whom a link is kept, and why there is none now; "" where there is one, or an attempt is under way."""
-        return {peer: supervisor.trouble for peer, supervisor in self._supervisors.items()}
+        return {
+            peer: "" if self._carriers.is_theirs(peer) else supervisor.trouble for peer, supervisor in self._supervisors.items()
+        }
 
     @property
     def cycles(self) -> int:
@@ -134,22 +202,79 @@ class Links:
     def cycle_listener(self) -> None:
         """Hang up on everybody who has dialled us, and listen again: who is a member now comes back by itself. The only way to
         be rid of one caller's connection, and of what it holds of our memory."""
+        if self._is_closed:
+            return
+        if self._cycling is not None:
+            self._cycling.cancel()
+            self._cycling = None
+        self._cycle_after = self._loop.time() + CYCLE_EVERY_S
+        self._gate.admitted.clear()
         self._listener.cycle()
+        self._carriers.theirs_lost()
 
     async def close(self, linger_s: float = 1.0) -> None:
         """Stop listening and hang up. What was handed to a link that is up may take `linger_s` to leave."""
         if self._is_closed:
             return
         self._is_closed = True
-        self._listener.close()
+        if self._cycling is not None:
+            self._cycling.cancel()
+        if self._carriers.are_any_theirs:
+            await asyncio.sleep(min(linger_s, READ_S))
+        self._carriers.close()
+        self._listener.close(linger_s)
         for supervisor in self._supervisors.values():
-            await supervisor.close(linger_s)
+            supervisor.stop(linger_s)
+            self._ending.add(supervisor.task)
+        if self._ending:
+            await asyncio.wait(self._ending)
         self._gate.close()
         await self._loop.run_in_executor(None, self._context.term)
 
+    # ---- who may call, and who can be dialled ----------------------------------------------------------------------------
+
+    def _callers(self, known: Mapping[str, PeerId]) -> dict[str, PeerId]:
+        """Whom a User-Id means. Two that state one key can't both hold it: it stays with the one who had it."""
+        callers: dict[str, PeerId] = {}
+        for peer in self._members:
+            if peer == self._own:
+                continue
+            for key in self._keys_of(peer)[:KEYS_MAX]:
+                user = user_id(key)
+                if known.get(user, peer) == peer or known[user] not in self._members:
+                    callers.setdefault(user, peer)
+        return callers
+
+    def _contact(self, peer: PeerId) -> Contact:
+        member = self._members.get(peer)
+        keys = self._keys_of(peer)[:KEYS_MAX] if member is not None else ()
+        if member is None or not keys:  # who is none any more is hung up on as soon as we are told
+            return Contact(peer.hex()[:16], (), ())
+        stated = self._stated(peer) if self._stated is not None else (member.address,) if member.address else ()
+        return Contact(member.name, stated[:ADDRESSES_MAX], keys)
+
+    def _judge_loopback(self) -> None:
+        """Where an operator lists the members, the addresses are the operator's word; a record's are its subject's."""
+        stated = self._stated(self._own) if self._stated is not None else ()
+        self._dialling.is_on_loopback = (
+            self._stated is None or self._listens.is_loopback or any(Address.parse(text).is_loopback for text in stated)
+        )
+
+    def _answer(self, to: PeerId, frames: Frames, bulk: bool) -> bool:
+        """Over the link that the other has dialled."""
+        had_route = self._listener.has_route(to)
+        is_sent = self._listener.answer(to, frames, bulk)
+        if had_route and not self._listener.has_route(to):
+            self._carriers.theirs_lost()
+        return is_sent
+
+    def _tell(self, event: Event) -> None:
+        if not self._is_closed:
+            self._on_event(event)
+
     def _on_message(self, hop: PeerId, frames: tuple[Sized, ...], size: int) -> None:
         self.bytes_received[hop] += size
-        self._on_event(FrameReceived(hop, frames))
+        self._tell(FrameReceived(hop, frames))
 
     async def _knock(self, address: Address) -> None:
         """Come as a stranger to our own door. That libzmq asks our gate hangs on options that another version might

@@ -1,27 +1,25 @@
-"""The one socket at which a peer hears the others."""
+"""The one socket at which a peer hears those who have dialled it, and over which it can answer them."""
 
 import asyncio
 import errno
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping
 
 import zmq
 
 from node.address import Address
-from node.readiness import Reading
-from node.sockets import Context, Patience, TransportKeys, listening_socket
+from node.hearing import Hearing, discard
+from node.readiness import Reading, events
+from node.routes import ANNOUNCEMENT_BYTES, Routes, is_announcement
+from node.sockets import Context, Frames, Patience, TransportKeys, listening_socket, sent
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.events import PeerId
 
 REBIND_S = 0.02  # between two attempts to have the port again; libzmq takes about that long
-_FRAMES_KEPT = 3  # a message has one or two; a third is kept to show that there were too many
-
-OnMessage = Callable[[PeerId, tuple[Sized, ...], int], None]
-"""Called with the hop, the frames and their bytes in all."""
 
 
 class Listener:
-    """Whom a message came from is decided by the User-Id that the handshake proved, frame by frame; the routing id, which a
-    sender may choose, means nothing here and is never answered."""
+    """Whom a message came from is decided by the User-Id that the handshake proved, frame by frame, and never by the routing
+    id, which a sender may choose. An answer goes to the connections that this member announced, and to no others."""
 
     def __init__(
         self,
@@ -31,18 +29,20 @@ class Listener:
         domain: bytes,
         patience: Patience,
         members: Mapping[str, PeerId],
-        on_message: OnMessage,
+        hearing: Hearing,
+        on_route: Callable[[PeerId], None],
     ) -> None:
-        """`members` finds a member by its User-Id, and may change while we listen."""
+        """`members` finds a member by its User-Id, and may change while we listen. `on_route` hears whenever a member has
+        dialled a new link to us; that it has ended shows when it is used."""
         self.dropped = 0
-        self.muted = 0
         self.cycles = 0
-        self._mute_until: dict[PeerId, float] = {}
         self._loop = loop
         self._endpoint = ""
         self._rebinding: asyncio.TimerHandle | None = None
         self._members = members
-        self._on_message = on_message
+        self._hearing = hearing
+        self._on_route = on_route
+        self._routes = Routes()
         self._socket = listening_socket(context, keys, domain, patience)
         self._reading = Reading(loop, self._socket, self._take)
 
@@ -53,29 +53,60 @@ class Listener:
             self._socket.ipv6 = place.is_ipv6
             self._socket.bind(f"tcp://{place}")
         except (OSError, zmq.ZMQError) as error:
-            raise _cannot_listen(address, error) from None
+            raise cannot_listen(address, error) from None
         bound = self._socket.getsockopt(zmq.LAST_ENDPOINT)
         assert isinstance(bound, bytes)
         self._endpoint = bound.rstrip(b"\0").decode()
         return Address.parse(self._endpoint.removeprefix("tcp://"))
+
+    def answer(self, peer: PeerId, frames: Frames, bulk: bool) -> bool:
+        """Send over the newest link that this member has dialled to us. False where there is none (any more), or where so much
+        is waiting already that the message was dropped. Never waits; the order is kept."""
+        route = self._routes.of(peer)
+        if route is None:
+            return False
+        message = (route.bulk if bulk else route.control, *frames)
+        self._reading.look_again()
+        try:
+            if sent(self._socket, message):
+                return True
+            events(self._socket)  # a send looks only now and then at what the I/O thread has told; asking does, at once
+            return sent(self._socket, message)
+        except zmq.ZMQError as error:
+            if error.errno != errno.EHOSTUNREACH:
+                raise
+            self._routes.forget(peer)
+            return False
+
+    def has_route(self, peer: PeerId) -> bool:
+        """Whether this member has dialled a link to us of which we do not know that it has ended."""
+        return self._routes.of(peer) is not None
+
+    def is_reached(self, peer: PeerId) -> bool:
+        """The same, but after a look whether both its connections are there: an empty message, which it passes over."""
+        for bulk in (False, True):
+            self.answer(peer, (b"",), bulk)
+        return self.has_route(peer)
+
+    def forget(self, peer: PeerId) -> None:
+        """Answer this one no more."""
+        self._routes.forget(peer)
 
     def cycle(self) -> None:
         """Unbind, which ends all connections, and bind again: at once, or as soon as libzmq's other thread has let go of the
         port. Once more while that goes on changes nothing."""
         if self._rebinding is None and not self._socket.closed:
             self.cycles += 1
+            self._routes.clear()
             self._socket.unbind(self._endpoint)
+            self._reading.look_again()
             self._rebind()
 
-    def mute(self, peer: PeerId, until: float) -> None:
-        """Until this moment of the loop's clock, what comes from there is counted and dropped unread: it costs a tenth of what
-        it would to refuse it."""
-        self._mute_until[peer] = until
-
-    def close(self) -> None:
+    def close(self, linger_s: float = 0.0) -> None:
+        """What was answered may take `linger_s` to leave."""
         if self._rebinding is not None:
             self._rebinding.cancel()
-        self._reading.close()
+        self._reading.close(round(linger_s * 1000))
 
     def _rebind(self) -> None:
         self._rebinding = None
@@ -88,34 +119,20 @@ class Listener:
 
     def _take(self) -> bool:
         try:
-            frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+            caller = self._socket.recv(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return False
-        hop = self._hop(frame)
-        is_heard = hop is not None and not self._is_muted(hop)
-        frames: list[Sized] = []
-        size = 0
-        while frame.more:
-            frame = self._socket.recv(zmq.NOBLOCK, copy=False)  # a message arrives whole: this never waits
-            size += len(frame)
-            if is_heard and len(frames) < _FRAMES_KEPT:
-                frames.append(frame.buffer if frames else frame.bytes)
+        frame = self._socket.recv(zmq.NOBLOCK, copy=False) if caller.more else caller  # a message arrives whole: no waiting
+        hop = self._hop(caller)
         if hop is None:
             self.dropped += 1
-        elif not is_heard:
-            self.muted += 1
+            discard(self._socket, frame)
+        elif not frame.more and len(frame) == ANNOUNCEMENT_BYTES and is_announcement(frame.bytes):
+            if self._routes.announced(hop, caller.bytes, frame.bytes):
+                self._on_route(hop)
         else:
-            self._on_message(hop, tuple(frames), size)
+            self._hearing.take(hop, self._socket, frame)
         return True
-
-    def _is_muted(self, hop: PeerId) -> bool:
-        until = self._mute_until.get(hop)
-        if until is None:
-            return False
-        if self._loop.time() < until:
-            return True
-        del self._mute_until[hop]
-        return False
 
     def _hop(self, frame: zmq.Frame) -> PeerId | None:
         try:
@@ -125,7 +142,8 @@ class Listener:
         return self._members.get(str(user))
 
 
-def _cannot_listen(address: Address, error: OSError | zmq.ZMQError) -> Failure:
+def cannot_listen(address: Address, error: OSError | zmq.ZMQError) -> Failure:
+    """Why, for people."""
     match error.errno:
         case errno.EADDRINUSE:
             return Failure(

@@ -1,5 +1,7 @@
-"""The socket options of a link, each with its reason. `tests/test_libzmq_behaviours.py` shows what libzmq does without them."""
+"""The socket options of a link, each with its reason, and how all of them send. `tests/test_libzmq_behaviours.py` shows what
+libzmq does without them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import zmq
@@ -13,6 +15,10 @@ in the rest. Without a limit, a stranger could make us allocate what it claims, 
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
+Frames = Sequence[bytes | bytearray | memoryview]
+
+_COPY_BELOW = 64 * 1024  # bytes; lending a buffer to libzmq costs more than copying a small one
+_LAST, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +41,21 @@ class Patience:
 
 
 def listening_socket(context: Context, keys: TransportKeys, domain: bytes, patience: Patience) -> Socket:
-    """A ROUTER that admits whom the gate of this context admits, and that only ever receives."""
+    """A ROUTER that admits whom the gate of this context admits."""
     socket = context.socket(zmq.ROUTER)
     socket.curve_server = True
     socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
     socket.zap_domain = domain
     socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without it, a missing gate would mean that everyone gets in
     socket.maxmsgsize = FRAME_MAX
-    socket.rcvhwm = 16  # messages per connection: more would hold memory for a slow reader; fewer cost small messages dearly
-    socket.sndhwm = 1
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # else what is for a connection that has ended is lost without a word
     socket.backlog = 256
     _tune(socket, patience)
     return socket
 
 
 def dialling_socket(context: Context, keys: TransportKeys, server_key: bytes, patience: Patience) -> Socket:
-    """A DEALER that only ever sends, to the one holder of `server_key`, over one connection and never a second."""
+    """A DEALER to the one holder of `server_key`, over one connection and never a second."""
     socket = context.socket(zmq.DEALER)
     socket.curve_serverkey = server_key
     socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
@@ -58,21 +63,38 @@ def dialling_socket(context: Context, keys: TransportKeys, server_key: bytes, pa
     socket.setsockopt(zmq.RECONNECT_IVL, -1)
     socket.setsockopt(zmq.CONNECT_TIMEOUT, _ms(patience.handshake_s))
     socket.immediate = True  # nothing is queued for a connection that is not there
-    socket.sndhwm = OUTBOX_MAX
-    socket.rcvhwm = 1  # nobody has anything to say here but the handshake and heartbeats
-    socket.maxmsgsize = 8 * 1024
+    socket.maxmsgsize = FRAME_MAX
     _tune(socket, patience)
     return socket
 
 
 OUTBOX_MAX = 256
-"""Messages that may wait in one of the two sockets of a link. Credit holds a transfer to 16 chunks and few transfers overlap,
-so that what fills an outbox is small messages, of at most 64 KiB, to a neighbor that reads nothing; its heartbeat ends that
-soon. What does not fit is dropped and counted."""
+"""Messages that may wait in one of the two connections of a link, at either end. Credit holds a transfer to 16 chunks and few
+transfers overlap, so that what fills an outbox is small messages, of at most 64 KiB, to a neighbor that reads nothing; its
+heartbeat ends that soon. What does not fit is dropped and counted."""
+
+
+def sent(socket: Socket, frames: Frames) -> bool:
+    """Hand a message over; False when so much is waiting already that it does not fit. Never waits."""
+    last = len(frames) - 1
+    try:
+        for i, frame in enumerate(frames):
+            socket.send(frame, _LAST if i == last else _MORE, copy=len(frame) < _COPY_BELOW or not _is_constant(frame))
+    except zmq.Again:  # then nothing of the message has gone
+        return False
+    return True
+
+
+def _is_constant(frame: bytes | bytearray | memoryview) -> bool:
+    """Whether it can be lent: it will not change before it is sent, and nobody else gets its memory while it is referred to.
+    libzmq's references count."""
+    return type(frame) is bytes or (type(frame) is memoryview and frame.readonly)
 
 
 def _tune(socket: Socket, patience: Patience) -> None:
     socket.linger = 0
+    socket.sndhwm = OUTBOX_MAX
+    socket.rcvhwm = 16  # messages per connection: more would hold memory for a slow reader; fewer cost small messages dearly
     socket.setsockopt(zmq.HANDSHAKE_IVL, _ms(patience.handshake_s))
     socket.setsockopt(zmq.HEARTBEAT_IVL, _ms(patience.heartbeat_s))
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _ms(3 * patience.heartbeat_s))

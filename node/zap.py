@@ -35,6 +35,8 @@ class Gate:
         on_stranger: Callable[[str], None],
     ) -> None:
         self.refused = 0
+        self.admitted: set[str] = set()
+        """The User-Ids that were let in; whoever ends all connections clears it."""
         self._expected: dict[bytes, asyncio.Future[None]] = {}
         self._loop = loop
         self._domain = domain
@@ -66,6 +68,7 @@ class Gate:
                     domain == self._domain and len(key) == 32 and self._admits(key)
                 ):
                     status, user = _ADMITTED, user_id(key).encode()
+                    self.admitted.add(user_id(key))
         finally:
             self._socket.send_multipart([b"1.0", request[1], status, b"", user, b""])
             if status == _REFUSED:
