@@ -148,7 +148,10 @@ def neighborhoods(network: NetworkFile, source: str) -> tuple[Neighborhood, ...]
     from topology import TopologyError, from_specification, neighbor_weights
 
     section = network.topology
-    arguments = section.model_dump(exclude={"kind", "weights", "seed"})
+    if section.overlay is not None:
+        message = f"{source}: topology.overlay: the members are listed here, and an overlay is of those who are live."
+        raise Failure("bad_topology", message, "Give topology.kind, or found a network: p2pfl network create.")
+    arguments = section.model_dump(exclude={"kind", "weights", "seed", "overlay", "timers"})
     seed = network.seed if section.seed is None else section.seed
     ids = [member.id for member in network.members]
     if len(ids) == 1:

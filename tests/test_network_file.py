@@ -80,6 +80,7 @@ def test_what_init_prints_can_be_pasted_whatever_the_name(tmp_path: Path) -> Non
         ('name = "w"\n' + MEMBERS + block("ward-9", 9, address="nowhere"), "not an address"),
         ('name = "w"\n[topology]\nkind = "random_regular:5"\n' + MEMBERS, "topology"),
         ('name = "w"\n[topology]\nkind = "rign"\n' + MEMBERS, "did you mean 'ring'?"),
+        ('name = "w"\n[topology]\noverlay = "ring"\n' + MEMBERS, "found a network: p2pfl network create"),
         ('name = "w"\n[training]\nweighting = "samples"\n' + MEMBERS, "mean_samples"),
         ('name = "w"\n' + block("only", 9), "only one member"),
     ],
