@@ -6,11 +6,16 @@ types are refused, all at once, each with its place and the nearest known key.
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from p2pfl.failure import Failure
+
+# What is counted goes on the wire or into memory, and learning is in float32: a larger number is a slip of the hand.
+COUNT_MAX = 1_000_000_000
+STEPS_MAX = 1_000_000  # of one round, and rows of one minibatch
+NUMBER_MAX = 1e9
 
 
 class Section(BaseModel):
@@ -24,37 +29,47 @@ class Section(BaseModel):
         return {str(k).replace("-", "_"): v for k, v in values.items()} if isinstance(values, Mapping) else values
 
 
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("no file's name has a NUL in it")
+    return text
+
+
+FileName = Annotated[str, AfterValidator(_without_nul)]
+"""Of a file, or of something bundled."""
+
+
 class TaskSection(Section):
     """`name` is a bundled task ("digits", "breast_cancer", "synthetic") or "file.py:object"; the rest are its arguments."""
 
-    name: str = "digits"
+    name: FileName = "digits"
     model: str | None = None  # bundled tasks: "mlp", "softmax", ...
-    features: int | None = Field(default=None, ge=1)  # synthetic only
-    samples: int | None = Field(default=None, ge=1)
-    classes: int | None = Field(default=None, ge=2)
+    features: int | None = Field(default=None, ge=1, le=COUNT_MAX)  # synthetic only
+    samples: int | None = Field(default=None, ge=1, le=COUNT_MAX)
+    classes: int | None = Field(default=None, ge=2, le=COUNT_MAX)
 
 
 class DataSection(Section):
     """How a bundled data set is divided: "iid", "dirichlet:ALPHA", "shards:K" or "quantity:ALPHA"."""
 
     partition: str = "iid"
-    samples_per_peer: int | None = Field(default=None, ge=1)  # drawn with replacement where the set is too small
+    samples_per_peer: int | None = Field(default=None, ge=1, le=COUNT_MAX)  # drawn with replacement where the set is too small
 
 
 class TrainingSection(Section):
     """Local training. Either `local_steps` minibatches or `local_epochs` passes a round; `weighting` "samples" scales the steps
     by a peer's share of the samples, at most `weighting_cap` times."""
 
-    local_steps: int | None = Field(default=None, ge=0)
-    local_epochs: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=0.1, gt=0)
+    local_steps: int | None = Field(default=None, ge=0, le=STEPS_MAX)
+    local_epochs: int | None = Field(default=None, ge=1, le=STEPS_MAX)
+    batch_size: int = Field(default=16, ge=1, le=STEPS_MAX)
+    learning_rate: float = Field(default=0.1, gt=0, le=NUMBER_MAX)
     momentum: float = Field(default=0.0, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=NUMBER_MAX)
     initial: Literal["shared", "own"] = "shared"  # all peers start from one vector, or each from its own
     weighting: Literal["peers", "samples"] = "peers"
-    weighting_cap: float = Field(default=4.0, ge=1)
-    mean_samples: int | None = Field(default=None, ge=1)  # what "samples" compares with; known to a simulation
+    weighting_cap: float = Field(default=4.0, ge=1, le=NUMBER_MAX)
+    mean_samples: int | None = Field(default=None, ge=1, le=COUNT_MAX)  # what "samples" compares with; known to a simulation
 
     @model_validator(mode="after")
     def _one_measure(self) -> "TrainingSection":
@@ -70,7 +85,7 @@ class TopologySection(Section):
     """A graph or schedule by the name of its function, with its arguments; "random_regular:4" is kind and first argument in
     one. An `overlay` in its place is worked out anew from the members that are live; it takes `degree` and `seed`."""
 
-    kind: str = "ring"
+    kind: FileName = "ring"
     weights: Literal["metropolis", "uniform", "max_degree", "best_constant", "fastest"] = "metropolis"
     degree: int | None = None
     rows: int | None = None
@@ -113,15 +128,15 @@ class GossipSection(Section):
     """The two ways of gossip; see `protocol.charter.GossipRules` for the meaning of every number."""
 
     mode: Literal["rounds", "async"] = "rounds"
-    floor_s: float = Field(default=1.0, ge=0)
-    ceiling_s: float = Field(default=10.0, gt=0)
-    deviations: float = Field(default=6.0, ge=0)
-    gather_s: float = Field(default=30.0, ge=0)
-    period_s: float = Field(default=1.0, gt=0)
-    age_cap: int = Field(default=1000, ge=0)
-    step_window: int = Field(default=1000, ge=1)
-    staleness: int = Field(default=1, ge=0)
-    checkpoint_s: float = Field(default=30.0, gt=0)
+    floor_s: float = Field(default=1.0, ge=0, le=NUMBER_MAX)
+    ceiling_s: float = Field(default=10.0, gt=0, le=NUMBER_MAX)
+    deviations: float = Field(default=6.0, ge=0, le=NUMBER_MAX)
+    gather_s: float = Field(default=30.0, ge=0, le=NUMBER_MAX)
+    period_s: float = Field(default=1.0, gt=0, le=NUMBER_MAX)
+    age_cap: int = Field(default=1000, ge=0, le=COUNT_MAX)
+    step_window: int = Field(default=1000, ge=1, le=COUNT_MAX)
+    staleness: int = Field(default=1, ge=0, le=COUNT_MAX)
+    checkpoint_s: float = Field(default=30.0, gt=0, le=NUMBER_MAX)
 
 
 class CodecSection(Section):
@@ -137,7 +152,7 @@ class LimitsSection(Section):
     in the mean: a member who sends them is refused as "too_large".
     """
 
-    max_abs: float = Field(default=1e3, gt=0)
+    max_abs: float = Field(default=1e3, gt=0, allow_inf_nan=False)
 
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -162,8 +177,11 @@ def _problem(model: type[BaseModel], values: Mapping[str, Any], error: Any) -> s
     where = ".".join(path) or "file"
     if error["type"] == "model_type":
         return f"{where}: a table of keys belongs here"
+    if error["type"] == "tuple_type":
+        return f"{where}: " + (f"tables headed [[{where}]] belong here" if _known_keys(model, path) else "a list belongs here")
     if error["type"] != "extra_forbidden":
-        return f"{where}: {error['msg'].removeprefix('Value error, ').lower()}"
+        said = error["msg"].removeprefix("Value error, ")
+        return f"{where}: {said[:1].lower()}{said[1:]}"
     near = difflib.get_close_matches(path[-1], _known_keys(model, path[:-1]), n=1)
     return f"{where}: unknown key" + (f", did you mean {near[0]!r}?" if near else "")
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from p2pfl.failure import Failure
-from p2pfl.settings import Section
+from p2pfl.settings import FileName, Section
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -37,10 +37,10 @@ class ChurnSection(Section):
     """
 
     model: Literal["exponential", "weibull", "pareto", "diurnal"] = "exponential"
-    rate: float = Field(default=0.0, ge=0, lt=1)  # share of the peers that is away, on average
-    mean_session_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)  # seconds that a peer stays
+    rate: float = Field(default=0.0, ge=0, le=0.999)  # share of the peers that is away, on average
+    mean_session_s: float = Field(default=10.0, ge=0.001, le=1e9)  # seconds that a peer stays
     shape: float | None = Field(default=None, gt=0.1, le=100)
-    trace: str | None = None
+    trace: FileName | None = None
     leave: Literal["graceful", "crash"] = "graceful"  # whether who goes away persists and says good-bye
 
     @model_validator(mode="after")
@@ -143,6 +143,9 @@ def away(world: "World") -> NDArray[np.bool_]:
     return found
 
 
+SHOWN = 80  # characters of a line that can't be read
+
+
 def read_trace(path: Path, peers: int) -> tuple[tuple[Change, ...], ...]:
     """The changes of every peer, from lines of peer,time,up|down, in the order of time. Who has no line, or whose first is
     `down`, is up from the start."""
@@ -154,8 +157,8 @@ def read_trace(path: Path, peers: int) -> tuple[tuple[Change, ...], ...]:
     last = 0.0
     try:
         rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8" if isinstance(error, ValueError) else str(error)
         raise Failure("bad_trace", f"churn.trace: {path}: {reason}.", "Give the path of a CSV file.") from None
     for number, row in enumerate(rows, 1):
         if not row or (number == 1 and row[0].strip() == "peer"):
@@ -163,11 +166,11 @@ def read_trace(path: Path, peers: int) -> tuple[tuple[Change, ...], ...]:
         try:
             peer, time, word = int(row[0]), float(row[1]), row[2].strip()
         except (ValueError, IndexError):
-            raise refuse(number, f"{','.join(row)!r} can't be read") from None
+            raise refuse(number, f"{','.join(row)[:SHOWN]!r} can't be read") from None
         if not 0 <= peer < peers:
             raise refuse(number, f"there is no peer {peer}", f"Peers are 0 to {peers - 1}.")
         if word not in ("up", "down"):
-            raise refuse(number, f"{word!r} is neither up nor down")
+            raise refuse(number, f"{word[:SHOWN]!r} is neither up nor down")
         if not (isfinite(time) and time >= 0):
             raise refuse(number, f"{row[1].strip()} is no time from 0 on")
         if time < last:
@@ -176,6 +179,8 @@ def read_trace(path: Path, peers: int) -> tuple[tuple[Change, ...], ...]:
             raise refuse(number, f"peer {peer} is {'up' if was_up else 'down'} already")
         last = time
         found[peer].append(Change(time, word == "up"))
+    if not any(found):
+        raise Failure("bad_trace", f"churn.trace: {path}: nobody comes or goes in it.", "Leave out churn.trace, or fill it.")
     return tuple(tuple(_from_the_start(own)) for own in found)
 
 

@@ -5,6 +5,7 @@ and finds everything waiting. A partition cuts every link between its groups, a 
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_never
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["crash", "restart", "leave", "join", "pause", "partition", "cut", "slow", "corrupt", "hostile", "clock"]
 
+NAMED_MAX = 1_000_000  # peers that one fault hits: as many as a scenario may have
 OF_GROUPS = ("partition", "cut")
 LASTING = ("crash", "leave", "pause", "partition", "cut", "slow", "corrupt", "hostile", "clock")
 """The kinds that `heal` can end."""
@@ -29,12 +31,19 @@ LASTING = ("crash", "leave", "pause", "partition", "cut", "slow", "corrupt", "ho
 def _numbers(given: Any) -> tuple[int, ...]:
     """3, "3", "0-499", or a list of those."""
     if isinstance(given, str):
-        return tuple(chain(*(_span(part.strip()) for part in given.split(","))))
+        return _all([_span(part.strip()) for part in given.split(",")])
     if isinstance(given, list | tuple):
-        return tuple(chain(*map(_numbers, given)))
+        return _all([_numbers(one) for one in given])
     if isinstance(given, bool) or not isinstance(given, int):
         raise ValueError('peers are numbers, or ranges such as "0-499"')
     return (given,)
+
+
+def _all(spans: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """One after another; refused before they are written out, where that would fill the memory."""
+    if sum(map(len, spans)) > NAMED_MAX:
+        raise ValueError(f"these are more than {NAMED_MAX:,} peers")
+    return tuple(chain(*spans))
 
 
 def _span(text: str) -> Sequence[int]:
@@ -86,7 +95,7 @@ class FaultSection(Section):
         if self.kind == "cut" and len(self.groups) != 2:
             raise ValueError("cut needs two groups: from the first to the second nothing arrives")
         if len(named) != len(set(named)):
-            twice = next(peer for peer in named if named.count(peer) > 1)
+            twice = Counter(named).most_common(1)[0][0]
             raise ValueError(f"the groups overlap: peer {twice} is in two")
 
     @property

@@ -5,11 +5,11 @@ A quantity that differs from peer to peer or from link to link is written as its
 """
 
 from dataclasses import dataclass
-from math import exp, isfinite
+from math import exp
 from statistics import NormalDist
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import BeforeValidator, Field
 
 from p2pfl.protocol.randomness import Choices
 from p2pfl.settings import Section
@@ -34,12 +34,12 @@ class Spread:
         return self.median * exp(self.sigma**2 / 2)
 
 
-def spread(text: str | float, kinds: tuple[str, ...] = ("lognormal",)) -> Spread:
+def spread(given: object, kinds: tuple[str, ...] = ("lognormal",)) -> Spread:
     """Reads a number, or KIND:MEDIAN,SIGMA; ValueError says what is wrong."""
-    if isinstance(text, int | float):
-        found = Spread(float(text))
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        found = Spread(float(min(given, 2 * SECONDS_MAX)))
     else:
-        kind, _, numbers = text.partition(":")
+        kind, _, numbers = given.partition(":") if isinstance(given, str) else ("", "", "")
         parts = [part.strip() for part in numbers.split(",")]
         if kind not in kinds or len(parts) != 2:
             raise ValueError(f"a number of seconds belongs here, or {' or '.join(f'{one}:MEDIAN,SIGMA' for one in kinds)}")
@@ -47,24 +47,25 @@ def spread(text: str | float, kinds: tuple[str, ...] = ("lognormal",)) -> Spread
             found = Spread(*map(float, parts))
         except ValueError:
             raise ValueError(f"{numbers!r} are no two numbers") from None
-    if not (found.median >= 0 and isfinite(found.median)) or not (0 <= found.sigma <= SIGMA_MAX):
-        raise ValueError(f"at least 0 and finite, with a sigma of at most {SIGMA_MAX:g}")
+    if not 0 <= found.median <= SECONDS_MAX or not 0 <= found.sigma <= SIGMA_MAX:
+        raise ValueError(f"from 0 to {SECONDS_MAX:g} seconds, with a sigma of at most {SIGMA_MAX:g}")
     return found
 
 
+SECONDS_MAX = 1e9
 SIGMA_MAX = 10.0  # exp(10 * 6) is 1e26 times the median: more is a slip of the hand
 
 FILES = (".npy", ".csv")
 """Endings of a matrix of latencies."""
 
 
-def _is_latency(value: float | str) -> float | str:
+def _is_latency(value: object) -> object:
     if not (isinstance(value, str) and value.endswith(FILES)):
         spread(value, ("lognormal", "coordinates"))
     return value
 
 
-def _is_spread(value: float | str | None) -> float | str | None:
+def _is_spread(value: object) -> object:
     if value is not None:
         spread(value)
     return value
@@ -78,7 +79,7 @@ class NetworkSection(Section):
     matrix of seconds, [from, to], in a .npy or .csv file.
     """
 
-    latency: Annotated[float | str, AfterValidator(_is_latency)] = 0.0
+    latency: Annotated[float | str, BeforeValidator(_is_latency)] = 0.0
     jitter: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # seconds, at most, that a message is early or late
     bandwidth: float | None = Field(default=None, gt=0, allow_inf_nan=False)  # bytes per second of every link, each way
     loss: Probability = 0.0  # probability that a message does not arrive
@@ -91,7 +92,7 @@ class NetworkSection(Section):
 class ComputeSection(Section):
     """`[compute]` of a scenario: how fast the peers' machines are."""
 
-    step_s: Annotated[float | str | None, AfterValidator(_is_spread)] = None  # seconds of a local step, drawn once a peer
+    step_s: Annotated[float | str | None, BeforeValidator(_is_spread)] = None  # seconds of a local step, drawn once a peer
     stragglers: float = Field(default=0.0, ge=0, le=1)  # share of peers that are slower
     straggler_factor: float = Field(default=10.0, ge=1, allow_inf_nan=False)  # how many times slower
     disk_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)  # until what is persisted is durable

@@ -150,6 +150,9 @@ def test_the_share_away_in_rounds_is_the_rate_too() -> None:
         ("0,one,down\n", "can't be read"),
         ("0,1\n", "can't be read"),
         ("0,nan,down\n", "line 1"),
+        ("0," + "1" * 200_000 + ",down\n", "field larger than"),
+        ("", "nobody comes or goes in it"),
+        ("peer,time,change\n", "nobody comes or goes in it"),
     ],
 )
 def test_a_trace_that_cannot_be_is_refused_with_its_line(tmp_path: Path, lines: str, says: str) -> None:
@@ -165,7 +168,9 @@ def test_a_trace_that_cannot_be_is_refused_with_its_line(tmp_path: Path, lines: 
     [
         ({"rate": -0.1}, "churn.rate"),
         ({"rate": 1.0}, "churn.rate"),
+        ({"rate": 1 - 1e-16}, "churn.rate"),
         ({"mean_session_s": 0}, "churn.mean_session_s"),
+        ({"rate": 0.5, "mean_session_s": 1e-300}, "churn.mean_session_s"),
         ({"model": "exponental"}, "churn.model"),
         ({"raet": 0.3}, "'rate'"),
         ({"model": "pareto", "shape": 0.9}, "above 1"),
