@@ -48,6 +48,7 @@ class Checkpoint:
 
     def restore(self, state: Mapping[str, torch.Tensor], measured: Arrays) -> int | None:
         """Write into `state` and `measured` what was saved; the number of rounds that it had, None where nothing was saved."""
+        self._check_place()
         if not self.path.exists():
             return None
         try:
@@ -55,6 +56,9 @@ class Checkpoint:
                 metadata = file.metadata() or {}
                 self._check_run(metadata.get("run", "{}"))
                 row = int(metadata["row"])
+                rounds = min(map(len, measured.values())) - 1
+                if not 0 < row <= rounds:
+                    raise self._bad(f"it is of round {row}, and the run has {rounds}")
                 if set(file.keys()) != {*state, *(f"measured.{name}" for name in measured)}:
                     raise self._bad("it holds other tensors than this model has")
                 for name, tensor in state.items():
@@ -63,13 +67,26 @@ class Checkpoint:
                         raise self._bad(f"{name} is {saved.dtype} {list(saved.shape)}, not {tensor.dtype} {list(tensor.shape)}")
                     tensor.copy_(saved)
                 for name, array in measured.items():
-                    array[: row + 1] = file.get_tensor(f"measured.{name}").numpy()
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+                    found = file.get_tensor(f"measured.{name}")
+                    if found.shape != array[: row + 1].shape or found.dtype != torch.float64:
+                        raise self._bad(f"what was measured of {name} is {found.dtype} {list(found.shape)} after round {row}")
+                    array[: row + 1] = found.numpy()
+        except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
             raise self._bad(f"it can't be read: {error}") from None
         return row
 
+    def _check_place(self) -> None:
+        """Before anything is computed that could not be kept."""
+        folder = self.path.parent
+        if folder.exists() and not folder.is_dir():
+            raise self._bad(f"{folder} is no folder")
+        if self.path.exists() and not self.path.is_file():
+            raise self._bad("it is no file")
+
     def _check_run(self, saved: str) -> None:
         ours, theirs = json.loads(self.run), json.loads(saved)
+        if not isinstance(theirs, dict):
+            raise self._bad("it does not say what run it is of")
         different = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
         if different:
             raise self._bad(f"it is of another scenario: {', '.join(different)} differ")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from p2pfl.failure import Failure
 from p2pfl.learning.tasks import resolve
@@ -82,3 +83,43 @@ def test_a_file_that_is_no_state_is_one_line(tmp_path: Path, content: bytes) -> 
     path.write_bytes(content)
     with pytest.raises(Failure, match=r"--resume .*: it can't be read"):
         run(Checkpoint(path, 5, "{}"))
+
+
+@pytest.mark.parametrize("row", ["-1", "0", "5", "11", "9" * 30, "9" * 5000, "x"])
+def test_a_state_of_a_round_that_it_is_not_of_is_refused(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "together.safetensors"
+    run(Checkpoint(path, 10, "{}"))
+    tensors = load_file(path)
+    save_file(tensors, path, {"row": row, "run": "{}"})
+    with pytest.raises(Failure, match="--resume"):
+        run(Checkpoint(path, 10, "{}"))
+
+
+@pytest.mark.parametrize("said", ["[1]", "[" * 100_000, "{"], ids=["a list", "deep", "half"])
+def test_a_state_of_no_run_is_refused(tmp_path: Path, said: str) -> None:
+    path = tmp_path / "together.safetensors"
+    run(Checkpoint(path, 10, "{}"))
+    save_file(load_file(path), path, {"row": "10", "run": said})
+    with pytest.raises(Failure, match="--resume"):
+        run(Checkpoint(path, 10, "{}"))
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.int32], ids=str)
+def test_measurements_of_another_type_are_refused(tmp_path: Path, kind: torch.dtype) -> None:
+    path = tmp_path / "together.safetensors"
+    run(Checkpoint(path, 10, "{}"))
+    tensors = load_file(path)
+    tensors["measured.accuracy"] = tensors["measured.accuracy"].to(kind)
+    save_file(tensors, path, {"row": "10", "run": "{}"})
+    with pytest.raises(Failure, match="what was measured of accuracy"):
+        run(Checkpoint(path, 10, "{}"))
+
+
+def test_where_no_state_can_be_kept_nothing_is_computed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "together.safetensors").mkdir()
+    heard: list[int] = []
+    for path in (tmp_path / "file" / "together.safetensors", tmp_path / "together.safetensors"):
+        with pytest.raises(Failure, match=r"is no fol|is no file"):
+            run(Checkpoint(path, 10, "{}"), heard=heard)
+    assert not heard
