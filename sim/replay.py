@@ -5,16 +5,16 @@ moment; every line of it is compared with the trace on the way, so that what is 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from p2pfl.failure import Failure
 from sim.engine import one_thread
 from sim.events import Federation
 from sim.host import Host
-from sim.scenario import BYTES_MAX, Scenario
+from sim.scenario import BYTES_MAX, TOP, Scenario
 from sim.trace import VERSION, written
 from sim.world import world_of
 
@@ -59,7 +59,7 @@ def replay(trace: Path, until: float) -> Moment:
         raise Failure("unreadable_trace", f"{trace}: {error.strerror}.", "Give the trace.jsonl of a run.") from None
     except UnicodeDecodeError:
         raise _no_trace(trace) from None
-    peers = tuple(_moment(host) for host in federation.hosts)
+    peers = tuple(_moment(host, federation.done) for host in federation.hosts)
     return Moment(federation.agenda.now, federation.agenda.steps, check.lines, scenario.seed, peers)
 
 
@@ -87,21 +87,25 @@ class _Check:
 def _scenario(trace: Path, header: str) -> Scenario:
     try:
         found: Any = json.loads(header)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         raise _no_trace(trace) from None
-    if not isinstance(found, dict) or found.get("trace") != VERSION:
-        raise _no_trace(trace)
-    if found["scenario"] is None:
-        hint = "Replay takes scenarios that are all in files."
-        raise Failure("not_replayable", f"{trace}: its task or graph was an object in Python.", hint)
-    return Scenario.from_settings(found["scenario"], Path(found["folder"]))
+    match found:
+        case {"trace": version, "scenario": None} if version == VERSION:
+            hint = "Replay takes scenarios that are all in files."
+            raise Failure("not_replayable", f"{trace}: its task or graph was an object in Python.", hint)
+        case {"trace": version, "scenario": {**settings}, "folder": str(folder)} if version == VERSION and "\0" not in folder:
+            if not settings.keys() <= set(TOP):
+                raise _no_trace(trace)
+            return Scenario.from_settings(cast(dict[str, Any], settings), Path(folder))
+        case _:
+            raise _no_trace(trace)
 
 
-def _moment(host: Host) -> PeerMoment:
+def _moment(host: Host, done: Set[int]) -> PeerMoment:
     peer, ledgers = host.peer, host.ledgers
     return PeerMoment(
         name=host.name,
-        state=peer.state.name.lower() if host.is_on or host.has_finished else "away",
+        state=peer.state.name.lower() if host.is_on or host.index in done else "away",
         step=peer.step,
         age=peer.age,
         held=sum(1 for _ in peer.inbox.slots),

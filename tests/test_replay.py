@@ -69,6 +69,15 @@ def test_until_a_moment_it_shows_who_was_away_and_how_far_the_others_were(trace:
     assert 0 <= replay(trace, 0.0).time <= 0.0
 
 
+def test_who_left_and_will_come_back_is_away_and_has_not_finished(tmp_path: Path) -> None:
+    file = tmp_path / "scenario.toml"
+    file.write_text(SCENARIO.replace('"crash"', '"leave"'))
+    with run_folder(tmp_path / "run", "run", 3) as folder:
+        trace = folder.write(run(Scenario.from_toml(file), on_trace=folder.trace()).record) / "trace.jsonl"
+    assert replay(trace, 3.0).peers[2].state == "away"
+    assert [peer.state for peer in replay(trace, float("inf")).peers] == ["finished"] * 5
+
+
 def test_the_command_shows_it(trace: Path) -> None:
     shown = CliRunner().invoke(app, ["replay", str(trace), "--until", "0.3"])
     assert shown.exit_code == 0 and "peer-2      away" in shown.stdout
@@ -86,7 +95,23 @@ def test_a_trace_of_another_run_is_refused_at_the_first_line_that_differs(trace:
     assert replay(trace, 0.0).lines < 20, "it is the same run until there"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"t":0.0}', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "[" * 100_000,
+        '{"t":0.0}',
+        "\xff",
+        '{"trace":1}',
+        '{"trace":1,"scenario":{}}',
+        '{"trace":1,"scenario":[1],"folder":"."}',
+        '{"trace":1,"scenario":{"self":3},"folder":"."}',
+        '{"trace":1,"scenario":{},"folder":3}',
+        '{"trace":1,"scenario":{},"folder":"a\\u0000"}',
+    ],
+)
 def test_what_is_no_trace_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "trace.jsonl").write_bytes(text.encode("latin-1"))
     with pytest.raises(Failure, match="no trace"):
