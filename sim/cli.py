@@ -4,6 +4,8 @@ import json
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from difflib import get_close_matches
 from math import inf, isnan
@@ -62,9 +64,8 @@ def run(
     overrides += [f"engine={engine}"] if engine is not None else []
     overrides += [f"seed={seed}"] if seed is not None else []
     chosen = Scenario.from_toml(scenario, overrides)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))  # so that an unfinished folder is removed
     _say(chosen.title)
-    with run_folder(out, chosen.title, chosen.seed) as folder, progress(chosen.rounds) as on_round:
+    with _tidy_when_terminated(), run_folder(out, chosen.title, chosen.seed) as folder, progress(chosen.rounds) as on_round:
         on_trace = folder.trace() if trace else None
         try:
             result = run_scenario(
@@ -92,7 +93,9 @@ def run(
 @app.command(epilog="Example: p2pfl sim replay .p2pfl/runs/digits-7-001/trace.jsonl --until 12.5")
 def replay(
     trace: Annotated[Path, typer.Argument(metavar="TRACE", help="The trace.jsonl of a run with --trace.")],
-    until: Annotated[float, typer.Option(metavar="T", min=0.0, help="Virtual seconds from the beginning. [the end]")] = inf,
+    until: Annotated[
+        float, typer.Option(metavar="T", min=0.0, help="Virtual seconds from the beginning. [the end]", show_default=False)
+    ] = inf,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run a traced run again until a moment, check every line of it, and show what every peer was doing."""
@@ -157,9 +160,9 @@ def sweep(
 
     axes = [axis_from(text) for text in over or []]
     chosen = cells(scenario, set_ or [], axes, seeds)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
     folder = sweep_folder(out, scenario)
-    finished = run_cells(folder, axes, chosen, _say)
+    with _tidy_when_terminated():
+        finished = run_cells(folder, axes, chosen, _say)
     title = f"{scenario.name} over {', '.join(axis.key for axis in axes)}" if axes else scenario.name
     found = sweep_result.write(folder, title, axes, seeds, finished, with_svg=svg)
     if as_json:
@@ -195,6 +198,16 @@ def _must_be_there(scenario: Path) -> None:
             f"Did you mean {scenario.parent / near[0]}?" if near else "Give the path of a scenario, such as examples/ring.toml."
         )
         raise Failure("unreadable_scenario", f"{scenario}: No such file or directory.", hint)
+
+
+@contextmanager
+def _tidy_when_terminated() -> Iterator[None]:
+    """SIGTERM ends the process as an exception does, so that an unfinished folder is removed; as before, once this is over."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say(line: str) -> None:

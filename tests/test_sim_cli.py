@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -148,3 +149,9 @@ def test_the_example_task_learns_what_no_peer_has_seen(tmp_path: Path, monkeypat
     main(["sim", "run", str(EXAMPLES / "ring.toml"), "--set", task, "--set", "peers=6", "--engine", "batch", "--out", "run"])
     record = json.loads(Path("run/result.json").read_text())
     assert mean(record["loss"][-1]) < mean(record["loss"][0]) / 1.5
+
+
+def test_what_sigterm_does_is_as_before_when_a_run_is_over(file: str) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["sim", "run", file]) == ExitCode.OK
+    assert signal.getsignal(signal.SIGTERM) is before
