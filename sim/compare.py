@@ -97,7 +97,7 @@ def page(runs: Sequence[Named]) -> str:
         Overlay(
             kind="comparison",
             title=" · ".join(run.name for run in runs) if len(runs) <= 4 else f"{len(runs)} runs",
-            facts=(f"{len(runs)} runs",),
+            facts=() if len(runs) > 4 else (f"{len(runs)} runs",),
             legend=tuple(run.name for run in runs),
             rows=(
                 _row("Accuracy", BANDS, "percent", runs, [run.record.accuracy for run in runs]),

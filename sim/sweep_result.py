@@ -169,7 +169,7 @@ def _row(title: str, says: str, unit: Unit, axes: Sequence[Axis], found: Sequenc
         panel = panels.setdefault(label(axes[:-1], point.values[:-1]) if len(axes) > 1 else "", [])
         if point.outcomes:
             name = _legend(axes, point.values[-1] if axes else "all")
-            panel.append(_line(name, [curve(one) for one in point.outcomes], unit == "log"))
+            panel.append(_line(name, [curve(one) for one in point.outcomes], unit))
     return Row(title, says, unit, tuple(Panel(name, tuple(lines)) for name, lines in panels.items()))
 
 
@@ -183,7 +183,7 @@ def _with_alone(row: Row, axes: Sequence[Axis], found: Sequence[Point]) -> Row:
     for panel in row.panels:
         first, *others = groups[panel.title]
         is_one = bool(first) and all(map(len, first)) and all(_are_equal(first, curves) for curves in others)
-        lines = (*panel.lines, _line(ALONE, first, is_log=False)) if is_one else panel.lines
+        lines = (*panel.lines, _line(ALONE, first, "percent")) if is_one else panel.lines
         panels.append(replace(panel, lines=lines))
     return replace(row, panels=tuple(panels))
 
@@ -192,14 +192,16 @@ def _are_equal(first: Sequence[Float], other: Sequence[Float]) -> bool:
     return len(first) == len(other) and all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, other, strict=True))
 
 
-def _line(name: str, curves: Sequence[Float], is_log: bool) -> Line:
-    """Of a quantity on a logarithmic axis, mean and interval are those of its logarithm."""
+def _line(name: str, curves: Sequence[Float], unit: Unit) -> Line:
+    """Of a quantity on a logarithmic axis, mean and interval are those of its logarithm; a share is from 0 to 1."""
+    is_log = unit == "log"
     rows = min(map(len, curves))
     values = np.array([curve[:rows] for curve in curves])
     if is_log:
         values = np.log10(np.where(values > 0, values, np.nan))
     middle, half = mean_and_half_width(values)
-    drawn = (middle, middle - half, middle + half)
+    low, high = middle - half, middle + half
+    drawn = (middle, np.clip(low, 0, 1), np.clip(high, 0, 1)) if unit == "percent" else (middle, low, high)
     return Line(name, np.arange(rows, dtype=np.float64), *(10.0**line if is_log else line for line in drawn))
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -15,6 +16,8 @@ from p2pfl.__main__ import main
 from p2pfl.failure import ExitCode, Failure
 from sim.grid import axis_from, cells
 from sim.interval import mean_and_half_width, t_975
+from sim.sweep import run_cells
+from sim.sweep_result import overlay, points
 
 FILE = """
 peers = 4
@@ -197,3 +200,14 @@ def test_the_interval_covers_the_mean_of_normal_draws_in_95_of_100_cases() -> No
 def test_one_run_has_no_interval() -> None:
     middle, half = mean_and_half_width(np.array([[0.5, np.nan]]))
     assert middle[0] == 0.5 and math.isnan(half[0]) and math.isnan(middle[1])
+
+
+def test_a_band_of_shares_stays_within_nothing_and_all(place: Path) -> None:
+    assert main(["sim", "sweep", "small.toml", "--seeds", "2"]) == ExitCode.OK
+    finished = run_cells(place, [], cells(Path("small.toml"), [], [], 2), lambda line: None)
+    apart = []
+    for one, share in zip(finished, (0.1, 0.9), strict=True):
+        assert one.outcome is not None
+        apart.append(replace(one, outcome=replace(one.outcome, accuracy_curve=np.full(3, share))))
+    (line,) = overlay("apart", [], 2, points(apart)).rows[0].panels[0].lines
+    assert (line.low.tolist(), line.high.tolist()) == ([0.0] * 3, [1.0] * 3), "the interval of two such runs is 0.5 ± 5.1"
