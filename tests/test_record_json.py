@@ -69,8 +69,23 @@ def test_settings_of_any_kind_of_mapping_are_written() -> None:
         to_json(a_record()).replace('"accuracy":[[', '"accuracy":[[1,'),
         to_json(a_record()).replace('"link_bytes":[10000.0', '"link_bytes":[null'),
         to_json(a_record()).replace('"link_bytes":[', '"link_bytes":[1,'),
+        to_json(a_record()).replace('"bytes_received":', '"bytes_received":' + "9" * 400),
+        to_json(a_record()).replace('"samples":', '"samples":-1'),
     ],
-    ids=["empty", "a list", "no keys", "version", "deep", "state", "edge", "shape", "no bytes", "too many bytes"],
+    ids=[
+        "empty",
+        "a list",
+        "no keys",
+        "version",
+        "deep",
+        "state",
+        "edge",
+        "shape",
+        "no bytes",
+        "too many bytes",
+        "huge",
+        "negative",
+    ],
 )
 def test_what_is_no_record_is_one_line_that_says_so(text: str) -> None:
     with pytest.raises(Failure) as caught:

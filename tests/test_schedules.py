@@ -353,3 +353,8 @@ def test_a_schedule_that_cannot_be_is_refused_in_one_line(specification: str, pe
     with pytest.raises(TopologyError) as refused:
         schedule_from_specification(specification, peers, 7)
     assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
+
+
+def test_nobody_has_more_neighbors_than_there_are_others() -> None:
+    everybody = base_k(7, 10**15)
+    assert everybody.period == 1 and np.allclose(everybody(0), np.full((7, 7), 1 / 7))

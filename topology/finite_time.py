@@ -27,6 +27,7 @@ Edges = dict[tuple[int, int], float]
 def base_k(n: int, k: int) -> Schedule:
     """The Base-(k+1) graphs: a period, of at most 2·log_{k+1}(n) + 2 rounds, is the exact mean (theorem 1 of the paper)."""
     at_least(1, n=n, k=k)
+    k = min(k, max(1, n - 1))  # nobody has more neighbors than there are others
     rounds = _base(range(n), k) or [{}]
     return repeating(n, (_rows(n, edges) for edges in rounds))
 

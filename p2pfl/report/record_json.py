@@ -93,12 +93,12 @@ def _peer(found: Mapping[str, Any]) -> PeerRecord:
         state=state,
         accuracy=_float(found["accuracy"]),
         loss=_float(found["loss"]),
-        samples=int(found["samples"]),
-        bytes_sent=int(found["bytes_sent"]),
-        bytes_received=int(found["bytes_received"]),
-        updates_sent=int(found["updates_sent"]),
-        updates_applied=int(found["updates_applied"]),
-        rejected={str(reason): int(count) for reason, count in found["rejected"].items()},
+        samples=_count(found["samples"]),
+        bytes_sent=_count(found["bytes_sent"]),
+        bytes_received=_count(found["bytes_received"]),
+        updates_sent=_count(found["updates_sent"]),
+        updates_applied=_count(found["updates_applied"]),
+        rejected={str(reason): _count(count) for reason, count in found["rejected"].items()},
     )
 
 
@@ -128,6 +128,13 @@ def _matrix(rows: Iterable[Iterable[float | None]], height: int, width: int) -> 
 
 def _float(value: float | None) -> float:
     return math.nan if value is None else float(value)
+
+
+def _count(value: Any) -> int:
+    count = int(value)
+    if not 0 <= count < 1 << 63:
+        raise ValueError(f"{value!r} counts nothing")
+    return count
 
 
 def _index(value: int, n: int) -> int:
