@@ -63,6 +63,19 @@ class Address:
             )
         return cls(host, int(port))
 
+    async def is_reset(self, limit_s: float) -> bool:
+        """Numeric. Whether its machine is there, and says that nobody listens: libzmq does not tell that from a way that is
+        cut."""
+        try:
+            async with asyncio.timeout(limit_s):
+                _, writer = await asyncio.open_connection(self.host, self.port)
+        except ConnectionRefusedError:
+            return True
+        except OSError:  # TimeoutError is one
+            return False
+        writer.close()
+        return False
+
     async def resolve(self) -> "list[Address]":
         """The numeric addresses behind the name. libzmq itself would look names up in its only I/O thread and stall every
         link meanwhile. Raises OSError when the name is not known."""

@@ -14,8 +14,9 @@ from node.routes import BULK, CONTROL, TOKEN_BYTES, announcement
 from node.sockets import Context, Frames, Patience, Socket, TransportKeys, dialling_socket, sent
 
 _EVENT = struct.Struct("=hi")
+UNANSWERED = "nobody answers there"
 _FAILURES: dict[int, str] = {
-    zmq.EVENT_CLOSED: "nobody answers there",
+    zmq.EVENT_CLOSED: UNANSWERED,
     zmq.EVENT_DISCONNECTED: "the connection ended",
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the handshake was not finished",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "what answers there is not a peer, or has other keys",

@@ -49,11 +49,13 @@ class Links:
         on_stranger: Callable[[str], None] = lambda _text: None,
         keys_of: Callable[[PeerId], tuple[bytes, ...]] | None = None,
         addresses_of: Callable[[PeerId], tuple[str, ...]] | None = None,
+        on_dial_refused: Callable[[PeerId], None] | None = None,
     ) -> None:
         """`members` may change, as long as `members_changed` is told. `keys_of` a member are the transport keys with which it
         may call, the newest first, at most two; without it, the one in `members`. `addresses_of` a member, or of ourselves, are
         what its own record states, at most three; without it, the one in `members`, which an operator vouches for.
-        `on_stranger` hears, in words and seldom, of who was refused at the gate."""
+        `on_stranger` hears, in words and seldom, of who was refused at the gate; `on_dial_refused` of every dial at which the
+        member's machine said that nobody listens there."""
         self.bytes_sent: Counter[PeerId] = Counter()
         self.bytes_received: Counter[PeerId] = Counter()
         self.messages_sent: Counter[PeerId] = Counter()
@@ -68,6 +70,7 @@ class Links:
         self._listen = Address.parse(listen)
         self._on_event = on_event
         self._on_stranger = on_stranger
+        self._on_dial_refused = on_dial_refused
         self._patience = patience or Patience()
         self._dialling = Dialling(self._patience)
         # Jitter need not be unforeseeable, only different from peer to peer.
@@ -123,7 +126,19 @@ class Links:
             if self._supervisors.get(peer) is supervisor and not self._is_closed:
                 self._carriers.own_changed(peer, is_up)
 
-        supervisor = Supervisor(lambda: self._contact(peer), dial, self._dialling, self._patience, self._choices, on_change)
+        def on_refused() -> None:
+            if self._on_dial_refused is not None and self._supervisors.get(peer) is supervisor and not self._is_closed:
+                self._on_dial_refused(peer)
+
+        supervisor = Supervisor(
+            lambda: self._contact(peer),
+            dial,
+            self._dialling,
+            self._patience,
+            self._choices,
+            on_change,
+            on_refused if self._on_dial_refused is not None else None,
+        )
         self._supervisors[peer] = supervisor
 
     def hang_up(self, peer: PeerId) -> None:

@@ -14,7 +14,7 @@ import zmq
 
 from node.address import Address
 from node.dialling import Contact, Dialling
-from node.link import Link
+from node.link import UNANSWERED, Link
 from node.sockets import Patience
 from p2pfl.failure import Failure
 from p2pfl.protocol.randomness import Choices
@@ -34,8 +34,10 @@ class Supervisor:
         patience: Patience,
         choices: Choices,
         on_change: Callable[[bool], None],
+        on_refused: Callable[[], None] | None,
     ) -> None:
-        """`contact` is asked before every attempt; `dial` gets a numeric address and the key to expect there."""
+        """`contact` is asked before every attempt; `dial` gets a numeric address and the key to expect there. `on_refused`
+        hears of every dial at which the member's machine said that nobody listens there."""
         self.link: Link | None = None
         """The link, while it is up."""
         self.trouble = ""
@@ -47,6 +49,7 @@ class Supervisor:
         self._patience = patience
         self._choices = choices
         self._on_change = on_change
+        self._on_refused = on_refused
         self._attempt: tuple[Link, str, bytes] | None = None
         self._reported: bool | None = None
         self._moved = asyncio.Event()
@@ -116,10 +119,13 @@ class Supervisor:
                 self.link = link
                 self._report(True, "")
                 await link.over
-            return link.over.result() if link.over.done() else "no answer"
+            trouble = link.over.result() if link.over.done() else "no answer"
         finally:
             self.link = self._attempt = None
             link.close()
+        if trouble == UNANSWERED and self._on_refused is not None and await place.is_reset(self._patience.handshake_s):
+            self._loop.call_soon(self._on_refused)
+        return trouble
 
     def _report(self, is_up: bool, trouble: str) -> None:
         if is_up != self._reported:

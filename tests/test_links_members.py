@@ -351,6 +351,32 @@ async def test_a_loopback_address_in_a_record_is_not_dialled_from_a_machine_that
         await links.close(0)
 
 
+@on_loop
+async def test_a_dial_is_called_refused_only_if_the_machine_there_says_that_nobody_listens() -> None:
+    async with Network(3, BRISK) as network:
+        hole = Imposter(swallows)
+        dead, hidden = (i.peer_id for i in network.identities[1:])
+        stated = {dead: ("127.0.0.1:1",), hidden: (await hole.start(),)}
+        refused: asyncio.Queue[PeerId] = asyncio.Queue()
+        links = Links(
+            NETWORK,
+            network.members,
+            network.identities[0],
+            "127.0.0.1:0",
+            lambda _: None,
+            BRISK,
+            addresses_of=lambda peer: stated.get(peer, ()),
+            on_dial_refused=refused.put_nowait,
+        )
+        await links.start()
+        links.dial(dead)
+        links.dial(hidden)
+        await hole.called(times=4)
+        assert {await asyncio.wait_for(refused.get(), LIMIT_S) for _ in range(3)} == {dead}
+        await links.close(0)
+        await hole.stop()
+
+
 # ---- hanging up ----------------------------------------------------------------------------------------------------------
 
 
