@@ -1,11 +1,12 @@
 """Which round a peer joins, and whom a wait is for."""
 
 from p2pfl.protocol.charter import GossipRules
-from p2pfl.protocol.events import PeerId
+from p2pfl.protocol.events import Payload, PeerId
 from p2pfl.protocol.neighbors import Neighbors
 from p2pfl.protocol.round import Plan, RoundPlan, static_plan
-from p2pfl.protocol.slots import Slots
+from p2pfl.protocol.slots import Arriving, Slots
 from p2pfl.protocol.wait import Wait
+from p2pfl.protocol.wire import Header
 
 OWN, *OTHERS = (PeerId(bytes([i]) * 32) for i in range(8))
 RULES = GossipRules(floor_s=1.0, ceiling_s=5.0, gather_s=9.0)
@@ -23,6 +24,13 @@ class Stage:
         for peer, step in signed.items():
             self.neighbors.of(peer).signed(step)
         self.wait.begin(0.0, least=0.0)
+
+
+def coming(sender: PeerId, step: int) -> Arriving:
+    """An update of which the offer is here and nothing else."""
+    digest = b"d" * 32
+    header = Header(b"n" * 16, digest, digest, sender, b"b" * 16, 1, step + 1, step, 0, 0, 1, 1, digest, digest, digest)
+    return Arriving(step, header, 1, (digest,), digest)
 
 
 def one_a_round(count: int) -> Plan:
@@ -46,6 +54,38 @@ def test_only_those_that_the_round_names_are_awaited() -> None:
     stage.neighbors.of(OTHERS[0]).is_parted = True
     stage.wait.look_at(OTHERS[0])
     assert stage.wait.is_complete(0.0)
+
+
+def test_whoever_has_nothing_of_its_round_waits_for_what_a_neighbor_ahead_is_sending() -> None:
+    """Else two peers pass each other for ever: each joins the other's round just before the update of that is there."""
+    pair = static_plan(OWN, OTHERS[:1], {OWN: 0.5, OTHERS[0]: 0.5})
+    stage = Stage(pair, {OTHERS[0]: 2})
+    update = coming(OTHERS[0], step=2)
+    stage.slots.place(update)
+    stage.wait.look_at(OTHERS[0])
+    assert not stage.wait.is_complete(0.0)
+    update.payload = Payload(1, b"", None)
+    stage.wait.look_at(OTHERS[0])
+    assert stage.wait.is_complete(0.0) and stage.wait.round_to_join() == 2
+
+
+def test_whoever_is_a_single_round_behind_stays_to_train_for_the_next() -> None:
+    """Else two peers go past each other for ever: where one joins, the other waits for what was never made."""
+    pair = static_plan(OWN, OTHERS[:1], {OWN: 0.5, OTHERS[0]: 0.5})
+    stage = Stage(pair, {OTHERS[0]: 1})
+    stage.slots.place(coming(OTHERS[0], step=1))
+    stage.wait.look_at(OTHERS[0])
+    assert stage.wait.round_to_join() == 0
+
+
+def test_whoever_has_this_rounds_update_waits_for_nothing_of_a_later_round() -> None:
+    stage = Stage(static_plan(OWN, OTHERS[:2], dict.fromkeys([OWN, *OTHERS[:2]], 1 / 3)), dict.fromkeys(OTHERS[:2], 1))
+    here = coming(OTHERS[1], step=0)
+    here.payload = Payload(1, b"", None)
+    for update in (coming(OTHERS[0], step=1), here):
+        stage.slots.place(update)
+        stage.wait.look_at(update.sender)
+    assert stage.wait.is_complete(0.0) and stage.wait.round_to_join() == 0
 
 
 def test_a_round_that_names_nobody_is_over_at_once() -> None:

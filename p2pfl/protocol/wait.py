@@ -40,6 +40,7 @@ class Wait:
         self._is_gathering = True  # the first of all: peers start at different times
         self._named: dict[PeerId, Neighbor] = {}  # whom this round receives from, in canonical order
         self._awaited: set[PeerId] = set()
+        self._coming: set[PeerId] = set()  # who is in a later round, and whose update of that is on its way
         self._beginnings: deque[tuple[int, float]] = deque(maxlen=BEGINNINGS)
         self._too_late: dict[PeerId, float] = {}  # seconds, of those whose older rounds' updates came since the last mix
 
@@ -64,11 +65,11 @@ class Wait:
 
     def look_at(self, peer: PeerId) -> None:
         """Something about this neighbor, or about its update, is not what it was."""
+        self._awaited.discard(peer)
+        self._coming.discard(peer)
         neighbor = self._named.get(peer)
-        if neighbor is not None and self._is_awaited(peer, neighbor):
-            self._awaited.add(peer)
-        else:
-            self._awaited.discard(peer)
+        if neighbor is not None:
+            self._look_at_named(peer, neighbor)
 
     def offered(self, peer: PeerId, now: float) -> None:
         """A neighbor signed an update. If it is of a round that is over here, it shows how long that was too short."""
@@ -78,7 +79,10 @@ class Wait:
 
     def is_complete(self, now: float) -> bool:
         """Whether nothing that is worth waiting for can still come."""
-        return not self._awaited and now >= self._began + self._least and not self._is_cut_off()
+        if self._awaited or now < self._began + self._least or self._is_cut_off():
+            return False
+        # Whoever has nothing of this round to mix will join a later one, and there it needs what is on its way.
+        return not self._coming or self._has_this_round()
 
     def end(self, now: float) -> None:
         """The wait is over. Remember how late everybody was of whom anything came: once a round, however many updates somebody
@@ -115,27 +119,44 @@ class Wait:
 
     def round_to_join(self, is_new: bool = False) -> int:
         """The round to mix in: a peer that was slow or away, and has nothing to mix in its own round while most neighbors are
-        ahead, joins theirs.
+        two or more ahead, joins theirs. Who is a single round behind does not: to train for the next is to be there, while two
+        who joined each other would go past one another for ever.
 
         The lower median of what neighbors signed decides, so that fewer than half of them can't exile it with a lie. Whom only
         another round names has an opinion once it has signed something; then there must be a few. It takes a few as well to go
         further than the charter's window at once, but for a newcomer, who has no place of its own to be carried away from.
         """
         round, named = self._slots.round, self._named
-        if any((update := self._slots.current(peer)) is not None and update.header.step == round for peer in named):
+        if self._has_this_round():
             return round
         ready = [(peer, one) for peer in self._plan.senders if (one := self._neighbors.of(peer)).is_ready]
         steps = sorted(one.signed_step for peer, one in ready if peer in named or one.signed_step)
         is_scheduled = len(self._plan.senders) > len(named)
         if not steps or (is_scheduled and len(steps) < min(OPINIONS_MIN, len(self._plan.senders))):
             return round
-        found = max(round, steps[(len(steps) - 1) // 2])
+        found = steps[(len(steps) - 1) // 2]
+        if found <= round + 1:
+            return round
         return found if is_new or len(steps) >= OPINIONS_MIN else min(found, round + self._rules.step_window)
 
     def _look_at_all(self) -> None:
         senders = (peer for peer in self._plan(self._slots.round).weights if peer != self._own)
         self._named = {peer: self._neighbors.of(peer) for peer in senders}
-        self._awaited = {peer for peer, neighbor in self._named.items() if self._is_awaited(peer, neighbor)}
+        self._awaited.clear()
+        self._coming.clear()
+        for peer, neighbor in self._named.items():
+            self._look_at_named(peer, neighbor)
+
+    def _look_at_named(self, peer: PeerId, neighbor: Neighbor) -> None:
+        if self._is_awaited(peer, neighbor):
+            self._awaited.add(peer)
+        elif neighbor.is_ready and (later := self._slots.later(peer)) is not None and later.payload is None:
+            self._coming.add(peer)
+
+    def _has_this_round(self) -> bool:
+        """Whether anybody's update of this very round is here, or on its way."""
+        round = self._slots.round
+        return any((update := self._slots.current(peer)) is not None and update.header.step == round for peer in self._named)
 
     def _is_awaited(self, peer: PeerId, neighbor: Neighbor) -> bool:
         """Whether this round's update of a neighbor can still come, and is not here."""
