@@ -5,6 +5,7 @@ from pathlib import Path
 
 from p2pfl.protocol import errors, wire
 from p2pfl.protocol.errors import Reason
+from p2pfl.protocol.membership import gossip_wire
 
 DOC = Path(__file__).parent.parent / "docs" / "protocol.md"
 COMMENT = re.compile(r'^    ([A-Z_]+) = "\w+"  # (.+)$', re.MULTILINE)
@@ -22,9 +23,10 @@ LIMITS = {
 def messages() -> str:
     """Kind, message, field, type and bound, in the order of the wire."""
     rows = ["| kind | message | field | type | bound |", "|---|---|---|---|---|"]
-    numbered = [(str(number), kind) for number, kind in wire.KINDS.items()]
+    fields = {**wire.FIELDS, **gossip_wire.FIELDS}
+    numbered = [(str(number), kind) for number, kind in {**wire.KINDS, **gossip_wire.KINDS}.items()]
     for number, kind in [*numbered, ("", wire.Header)]:
-        for k, (name, field) in enumerate(wire.FIELDS[kind].items()):
+        for k, (name, field) in enumerate(fields[kind].items()):
             first = (number, f"`{kind.__name__}`") if k == 0 else ("", "")
             rows.append(f"| {first[0]} | {first[1]} | `{name}` | {field.type} | {field.bound} |")
     return "\n".join(rows)
