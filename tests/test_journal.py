@@ -52,3 +52,17 @@ def test_every_incident_counts_and_the_newest_lines_are_remembered(tmp_path: Pat
         said.incident("degraded", f"reason {k}")
     assert said.incidents == {"checkpoint_failed": 100, "degraded": 100}
     assert [line["text"] for line in said.recent] == [f"reason {k}" for k in range(92, 100)]
+
+
+@pytest.mark.fault("full disk")
+def test_a_device_that_is_always_full_costs_lines_and_nothing_else(tmp_path: Path) -> None:
+    """/dev/full takes no byte, and can't be made shorter either."""
+    for name in ("metrics.jsonl", "log.jsonl"):
+        (tmp_path / name).symlink_to("/dev/full")
+    told: list[object] = []
+    said = Journal(tmp_path / "metrics.jsonl", tmp_path / "log.jsonl", {}, told.append)
+    said.round_ended({"step": 1})
+    said.incident("degraded", "there is no room")
+    assert said.failed_writes == 2
+    assert said.newest_round["step"] == 1 and said.incidents["degraded"] == 1
+    assert len(told) == 2

@@ -103,6 +103,7 @@ async def test_messages_of_one_socket_keep_their_order_whatever_their_size(bulk:
         assert b.links.bytes_received[a.id] == a.links.bytes_sent[b.id] == sum(len(f[0]) + len(f[1]) for f in got)
 
 
+@pytest.mark.fault("endless message")
 @on_loop
 @pytest.mark.parametrize(("count", "told"), [(1, 1), (2, 2), (3, 3), (50, 3)])
 async def test_a_message_of_too_many_frames_reaches_the_peer_as_three(count: int, told: int) -> None:
@@ -198,6 +199,7 @@ async def test_without_a_link_a_message_is_dropped_and_counted() -> None:
         assert (a.links.dropped[other], a.links.bytes_sent.total()) == (2, 0)
 
 
+@pytest.mark.fault("slow reader")
 @on_loop
 async def test_a_neighbor_that_never_reads_costs_a_bounded_outbox() -> None:
     async with Network(2) as network:
@@ -220,6 +222,7 @@ async def test_a_neighbor_that_never_reads_costs_a_bounded_outbox() -> None:
             assert a.links.dropped[b.peer_id] + a.links.messages_sent[b.peer_id] == 2 * OUTBOX_MAX + 1
 
 
+@pytest.mark.fault("oversize frame")
 @on_loop
 async def test_a_frame_over_the_limit_breaks_the_link_which_comes_back() -> None:
     async with pair() as (a, b):
@@ -243,6 +246,7 @@ async def test_a_member_is_known_by_its_key_and_not_by_the_identity_it_claims() 
             assert (await b.message()).hop == a.id
 
 
+@pytest.mark.fault("stranger", "revoked")
 @on_loop
 async def test_a_frame_from_a_key_that_is_no_member_any_more_is_dropped_and_counted() -> None:
     """The gate is asked once per connection; the listener looks at every frame."""
@@ -275,6 +279,7 @@ async def test_a_frame_from_a_key_that_is_no_member_any_more_is_dropped_and_coun
     assert (listener.dropped, heard) == (1, [])
 
 
+@pytest.mark.fault("flood")
 @on_loop
 async def test_a_muted_member_is_not_read_until_its_time_is_over_and_nobody_else_is_concerned() -> None:
     async with Network(3) as network:
@@ -315,6 +320,7 @@ STRANGERS = {
 }
 
 
+@pytest.mark.fault("silent strangers", "other protocols")
 @on_loop
 async def test_strangers_at_the_port_are_hung_up_on_and_honest_messages_go_on() -> None:
     async with pair(BRISK) as (a, b):
@@ -327,6 +333,7 @@ async def test_strangers_at_the_port_are_hung_up_on_and_honest_messages_go_on() 
         assert b.links.unknown == 0
 
 
+@pytest.mark.fault("stranger")
 @on_loop
 async def test_nobody_gets_in_without_a_members_key_and_ours() -> None:
     async with pair(BRISK) as (a, b):
@@ -344,6 +351,7 @@ async def test_nobody_gets_in_without_a_members_key_and_ours() -> None:
         await is_unharmed(a, b)
 
 
+@pytest.mark.fault("other protocols")
 @on_loop
 async def test_a_door_that_is_open_to_strangers_is_not_opened_at_all() -> None:
     class Everyone(dict[str, PeerId]):
@@ -359,6 +367,7 @@ async def test_a_door_that_is_open_to_strangers_is_not_opened_at_all() -> None:
     assert (refused.value.code, refused.value.exit_code) == ("door_untested", ExitCode.NETWORK)
 
 
+@pytest.mark.fault("silent strangers")
 @on_loop
 async def test_many_strangers_harm_no_member_and_are_counted() -> None:
     async with pair() as (a, b):
@@ -390,6 +399,7 @@ IMPOSTERS: dict[str, Answer] = {
 }
 
 
+@pytest.mark.fault("imposters")
 @on_loop
 @pytest.mark.parametrize("name", IMPOSTERS)
 async def test_the_link_comes_up_once_an_imposter_has_given_way_to_the_real_peer(name: str) -> None:
@@ -407,6 +417,7 @@ async def test_the_link_comes_up_once_an_imposter_has_given_way_to_the_real_peer
         await is_unharmed(a, b)
 
 
+@pytest.mark.fault("imposters")
 @on_loop
 @pytest.mark.parametrize("address", ["127.0.0.1%nowhere:9", "[::zz]:9"])
 async def test_an_address_that_nothing_can_be_done_with_is_a_link_that_is_down(address: str) -> None:
@@ -417,6 +428,7 @@ async def test_an_address_that_nothing_can_be_done_with_is_a_link_that_is_down(a
         assert await a.next() == LinkDown(b)
 
 
+@pytest.mark.fault("imposters")
 @on_loop
 async def test_the_link_comes_up_once_somebody_listens_at_a_closed_port() -> None:
     async with Network(2) as network:
@@ -429,6 +441,7 @@ async def test_the_link_comes_up_once_somebody_listens_at_a_closed_port() -> Non
         await is_unharmed(a, b)
 
 
+@pytest.mark.fault("imposters")
 @on_loop
 async def test_the_link_comes_up_once_the_peer_there_is_the_right_one() -> None:
     async with Network(3) as network:
@@ -475,6 +488,7 @@ async def test_a_link_is_down_when_the_other_closes_and_up_when_it_is_back() -> 
         await is_unharmed(a, again)
 
 
+@pytest.mark.fault("silent strangers")
 @on_loop
 async def test_a_link_that_falls_silent_is_down_and_comes_back() -> None:
     async with Network(2, RESTLESS) as network:
@@ -525,6 +539,7 @@ async def test_closing_while_dialling_leaves_nothing_behind() -> None:
 # ---- where to listen -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("settings")
 @on_loop
 async def test_a_busy_port_is_one_line_that_says_which() -> None:
     async with Network(2) as network:
