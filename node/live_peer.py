@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import Any, Protocol, assert_never
 
@@ -21,6 +21,8 @@ from p2pfl.protocol.events import (
     Effect,
     Event,
     Finished,
+    HangUp,
+    IdentityConflict,
     Learn,
     Learned,
     LearnFailed,
@@ -35,7 +37,9 @@ from p2pfl.protocol.events import (
     Seal,
     Send,
     Verdict,
+    ViewChanged,
 )
+from p2pfl.protocol.membership import gossip_wire
 from p2pfl.protocol.peer import Peer
 
 
@@ -56,6 +60,7 @@ class LinkSet(Protocol):
     def muted(self) -> int: ...
     def mute(self, peer: PeerId, until: float) -> None: ...
     def dial(self, peer: PeerId) -> None: ...
+    def hang_up(self, peer: PeerId) -> None: ...
     def send(self, to: PeerId, frames: tuple[Any, ...], bulk: bool) -> object: ...
 
 
@@ -74,8 +79,10 @@ class LivePeer:
         journal: Journal,
         model: Path,
         pace_s: float,
+        on_conflict: Callable[[IdentityConflict], None] | None = None,
     ) -> None:
-        """`model` is where the model goes at the end."""
+        """`model` is where the model goes at the end. `on_conflict` hears, once the event is over, of two machines that run as
+        one member."""
         self._loop = loop
         self._peer = peer
         self._links = links
@@ -83,6 +90,7 @@ class LivePeer:
         self._arena = arena
         self._checkpoints = checkpoints
         self._journal = journal
+        self._on_conflict = on_conflict
         self._model = model
         self._pace_s = pace_s
         self._sealing = Sealing(loop, arena, self.tell)
@@ -98,6 +106,8 @@ class LivePeer:
         self._finished_step: int | None = None
         self._is_leaving = False
         self.has_left_model = False
+        self.membership_bytes = 0
+        """Of messages between memberships, sent so far: what it costs to know who is live."""
         self.finished: asyncio.Future[int] = loop.create_future()
 
     def tell(self, event: Event) -> None:
@@ -160,6 +170,8 @@ class LivePeer:
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Send(to, frames, bulk):
+                if is_membership(frames):
+                    self.membership_bytes += sum(map(len, frames))
                 if self._persisting:
                     self._held.append(effect)
                 else:
@@ -177,6 +189,13 @@ class LivePeer:
                 self._order_learn(effect)
             case Dial(peer):
                 self._links.dial(peer)
+            case HangUp(peer):
+                self._links.hang_up(peer)
+            case IdentityConflict():
+                assert self._on_conflict is not None, "only who has a membership hears of doubles"
+                self._loop.call_soon(self._on_conflict, effect)
+            case ViewChanged():
+                pass  # its links and its plan follow by themselves; people ask when they want to know
             case Persist():
                 self._persist(effect)
             case Rejected(reason, blame):
@@ -324,6 +343,12 @@ class LivePeer:
                 **self.counters(),
             }
         )
+
+
+def is_membership(frames: tuple[Sized, ...]) -> bool:
+    """By its kind alone."""
+    head = frames[0] if frames else b""
+    return isinstance(head, bytes) and len(head) > 2 and head[2] in gossip_wire.KINDS
 
 
 def short(peer: PeerId) -> str:

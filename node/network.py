@@ -1,8 +1,9 @@
 """The network process of one peer: `python -m node.network FD` reads its `Setup` there and runs until the peer is done.
 
-No torch, numpy or networkx here: it is small, and training never delays it. It ends with its peer; when its owner says so at
-the control socket (0); on SIGINT and SIGTERM, with a checkpoint (130 and 143; the second time at once); and when whoever
-started it is gone.
+No torch, numpy or networkx here: it is small, and training never delays it. Who is in its network is either a list that it was
+given, or what `founded` finds out. It ends with its peer; when its owner says so at the control socket (0); on SIGINT and
+SIGTERM, with a checkpoint (130 and 143; the second time at once); when it is no member any more (6); and when whoever started
+it is gone.
 """
 
 import asyncio
@@ -12,7 +13,6 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from node.channel import LoopChannel
 from node.checkpoint import Checkpoints
 from node.directory import NodeDirectory
 from node.entropy import SystemEntropy, instant
+from node.founded import Founded
 from node.journal import Journal
 from node.links import Links
 from node.live_peer import LivePeer
@@ -34,8 +35,8 @@ from node.trainer_process import TrainerDied, TrainerProcess
 from node.upkeep import Upkeep
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.boot import Boot
-from p2pfl.protocol.charter import Charter, Member
-from p2pfl.protocol.events import Event, PeerId, Started, StopRequested
+from p2pfl.protocol.charter import Charter
+from p2pfl.protocol.events import Event, Started, StopRequested
 from p2pfl.protocol.identity import Identity, Keyring
 from p2pfl.protocol.peer import Peer
 from p2pfl.protocol.randomness import Choices
@@ -57,14 +58,15 @@ class Network:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._members = {member.id: member for member in setup.members}
         self._directory = NodeDirectory(Path(setup.directory))
         self._parent: LoopChannel | None = None
         self._live: LivePeer | None = None
         self._upkeep: Upkeep | None = None
+        self._founded: Founded | None = None
         self._early: list[Event] = []
         self._task: asyncio.Task[Any] | None = None
         self._exit_code: ExitCode | None = None
+        self._failure: Failure | None = None
         self._bug: BaseException | None = None
 
     async def run(self) -> int:
@@ -83,6 +85,8 @@ class Network:
                 for event in self._early:
                     self._tell(event)
                 step = await live.finished
+            if self._failure is not None:
+                raise self._failure
             if self._parent is None:
                 print(f"ended after round {step}", file=sys.stderr, flush=True)
                 if live.has_left_model:
@@ -91,30 +95,47 @@ class Network:
         except asyncio.CancelledError:
             if self._bug is not None:
                 raise self._bug from None
+            if self._failure is not None:
+                return self._failed(self._failure)
         except Failure as failure:
-            if self._parent is None:
-                print(f"p2pfl: {failure}", file=sys.stderr)
-            self._say(("failed", failure.code, failure.message, failure.hint, int(failure.exit_code)))
-            return int(failure.exit_code)
+            return self._failed(failure)
         return int(self._exit_code or ExitCode.OK)
+
+    def _failed(self, failure: Failure) -> int:
+        if self._parent is None:
+            print(f"p2pfl: {failure}", file=sys.stderr)
+        self._say(("failed", failure.code, failure.message, failure.hint, int(failure.exit_code)))
+        return int(failure.exit_code)
 
     async def _assemble(self, loop: asyncio.AbstractEventLoop, stack: AsyncExitStack) -> LivePeer:
         """Everything that can fail for an operator's reasons fails here, before anything is sent."""
         setup, own = self._setup, self._setup.own
         stack.callback(os.close, self._directory.lock())
         identity = Identity.from_bytes(take(setup.secrets_fd), None)
-        signer = Keyring(identity, self._members)
-        journal = Journal(self._directory.metrics, self._directory.log, self._members, self._say if self._parent else None)
-        observation = Observation(setup.network, own, self._members, journal)
+        founded = self._founded = Founded(loop, setup, self._directory, identity) if setup.founded else None
+        members = founded.members if founded is not None else {member.id: member for member in setup.members}
+        signer = Keyring(identity, members)
+        journal = Journal(self._directory.metrics, self._directory.log, members, self._say if self._parent else None)
+        observation = Observation(setup.network, own, members, journal)
+        observation.founded = founded
         self._upkeep = upkeep = Upkeep(loop, observation, journal, lambda: self._stop(ExitCode.OK))
         stack.callback(upkeep.close)
-        await upkeep.open(self._directory.control, setup.metrics_port)
-        charter = Charter(setup.network, _founders(self._members), b"", 0, setup.gossip)  # the trainer knows the rest
+        await upkeep.open(self._directory.control, setup.metrics_port, founded.answers if founded is not None else {})
+        charter = founded.charter if founded is not None else _listed(setup)
 
         def on_stranger(text: str) -> None:
             journal.incident("stranger", text)
 
-        links = Links(charter.network_id, self._members, identity, setup.listen, self._tell, on_stranger=on_stranger)
+        links = Links(
+            charter.network_id,
+            members,
+            identity,
+            setup.listen,
+            self._hear,
+            on_stranger=on_stranger,
+            keys_of=founded.keys_of if founded is not None else None,
+            addresses_of=founded.addresses_of if founded is not None else None,
+        )
         observation.listens_at = str(await links.start())
         observation.links = links
         stack.push_async_callback(links.close)
@@ -129,30 +150,48 @@ class Network:
         stack.callback(trainer.close)
         observation.trainer = trainer
         ready = await trainer.start()
+        if founded is not None:
+            founded.check_model(ready.schema, ready.update_bytes)
         checkpoints = Checkpoints(self._directory.checkpoints, own.id, signer, ready.schema)
         newest = checkpoints.newest(lambda text: journal.incident("damaged_checkpoint", text))
-        arena = Arena.create(ready.update_bytes, _slots(setup))
+        neighbors = founded.neighborhood.most if founded is not None else max(1, len(setup.weights) - 1)
+        arena = Arena.create(ready.update_bytes, _slots(neighbors, is_stable=founded is None))
         await trainer.equip(arena, checkpoints)
+        epoch = self._directory.next_boot_epoch(max(instant().wall, founded.epoch_before + 1 if founded is not None else 0))
+        boot = Boot(epoch, SystemEntropy().draw(BOOT_ID_BYTES))
+        liveness = founded.liveness(signer, boot) if founded is not None else None
         peer = Peer(
             own.id,
             signer,
             replace(charter, schema=ready.schema, update_bytes=ready.update_bytes),
-            self._members,
-            static_plan(own.id, setup.send_to, setup.weights),
+            members,
+            liveness.plan if liveness is not None else static_plan(own.id, setup.send_to, setup.weights),
             ready.local_steps,
             ready.samples,
-            Boot(self._directory.next_boot_epoch(instant().wall), SystemEntropy().draw(BOOT_ID_BYTES)),
+            boot,
             Choices(setup.seed, own.id),
             SystemEntropy(),
             newest.state if newest is not None else None,
-            room=_room(setup, ready.update_bytes),
+            room=_room(neighbors, ready.update_bytes),
+            liveness=liveness,
         )
-        live = LivePeer(loop, peer, links, trainer, arena, checkpoints, journal, self._directory.model, setup.pace_s)
+        on_conflict = founded.conflicted if founded is not None else None
+        live = LivePeer(
+            loop, peer, links, trainer, arena, checkpoints, journal, self._directory.model, setup.pace_s, on_conflict
+        )
         stack.callback(live.close)
         observation.peer, observation.checkpoints = peer, checkpoints
+        if founded is not None:
+            stack.push_async_callback(founded.close)
+            await founded.begin(signer, links, live, peer, journal, self._end)
         # Beside the slots: what is sealed while a slow reader holds on to all that may be.
-        upkeep.gossiping(arena.slot_bytes * (arena.count + 2), len(setup.weights))
+        upkeep.gossiping(arena.slot_bytes * (arena.count + 2), neighbors + 1)
         return live
+
+    def _hear(self, event: Event) -> None:
+        """From the links."""
+        if self._founded is None or not self._founded.heard(event):
+            self._tell(event)
 
     def _tell(self, event: Event) -> None:
         if self._live is None:
@@ -179,6 +218,18 @@ class Network:
         elif self._task is not None:
             self._task.cancel()
 
+    def _end(self, failure: Failure, may_part: bool) -> None:
+        """It can't go on for this reason; where it may part, its checkpoint is kept first, and its good-bye said."""
+        if self._failure is not None or self._exit_code is not None:
+            return
+        self._failure, self._exit_code = failure, failure.exit_code
+        if self._upkeep is not None:
+            self._upkeep.leaving()
+        if may_part and self._live is not None:
+            self._live.tell(StopRequested())
+        elif self._task is not None:
+            self._task.cancel()
+
     def _crash(self, context: dict[str, Any]) -> None:
         """A broken invariant of ours: better gone, with the last checkpoint kept, than wrong."""
         self._bug = self._bug or context.get("exception") or AssertionError(context["message"])
@@ -191,7 +242,7 @@ def preparation(setup: Setup) -> Prepare:
     return Prepare(
         setup.own.id,
         setup.index,
-        len(setup.members),
+        setup.count,
         setup.data_directory,
         setup.task,
         setup.data,
@@ -204,21 +255,24 @@ def preparation(setup: Setup) -> Prepare:
     )
 
 
-def _founders(members: Mapping[PeerId, Member]) -> bytes:
-    """What stands for a root key where members are listed instead of vouched for: a digest of who they are."""
-    return hashlib.blake2b(b"".join(sorted(members)), digest_size=32, person=b"p2pfl/founders").digest()
+def _listed(setup: Setup) -> Charter:
+    """The agreement of members who are listed, instead of vouched for by a root key: a digest of who they are stands for that.
+    The trainer knows the rest."""
+    everyone = b"".join(sorted(member.id for member in setup.members))
+    founders = hashlib.blake2b(everyone, digest_size=32, person=b"p2pfl/founders").digest()
+    return Charter(setup.network, founders, b"", 0, setup.gossip)
 
 
-def _room(setup: Setup, update_bytes: int) -> int:
+def _room(neighbors: int, update_bytes: int) -> int:
     """How many long updates of others may take memory: one of each neighbor, and more only of a small model."""
-    neighbors = max(1, len(setup.weights) - 1)
     return max(neighbors, ARRIVING_BYTES // update_bytes)
 
 
-def _slots(setup: Setup) -> int:
+def _slots(neighbors: int, is_stable: bool) -> int:
     """Of each neighbor two updates waiting, two that they displaced while their chunks were being opened, and one in the Learn
-    under way; of one's own those that hold ciphertext, and the one that is being written, or sealed beside its slot."""
-    return 5 * len(setup.weights) + IN_PLACE_MAX + 1
+    under way; the same of those who were neighbors a moment ago; of one's own those that hold ciphertext, and the one that is
+    being written, or sealed beside its slot."""
+    return 5 * (neighbors if is_stable else 2 * neighbors) + IN_PLACE_MAX + 6
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from node.checkpoint import Checkpoints
+from node.founded import Founded
 from node.journal import Journal
 from node.links import Links
 from node.memory import resident_bytes
@@ -32,6 +33,7 @@ class Observation:
         self.links: Links | None = None
         self.trainer: TrainerProcess | None = None
         self.checkpoints: Checkpoints | None = None
+        self.founded: Founded | None = None
         self.listens_at = ""
         self.is_leaving = False
         self._network = network
@@ -99,6 +101,7 @@ class Observation:
             "listens_at": self.listens_at,
             "keys": _fingerprints(self._own),
             "members": len(self._members),
+            "membership": self.founded.account() if self.founded is not None else None,
             "neighbors": [self._neighbor(peer, links, other) for other in links.dialled] if peer and links else [],
             "bytes_sent": sum(links.bytes_sent.values()) if links else 0,
             "bytes_received": sum(links.bytes_received.values()) if links else 0,

@@ -112,6 +112,8 @@ def _facts(status: Status) -> Iterator[str]:
     yield f"network     {size(status['memory_bytes'])}B, listens at {plain(status['listens_at'])}, {status['members']} members"
     sent, received = size(status["bytes_sent"]), size(status["bytes_received"])
     yield f"traffic     {sent}B out, {received}B in, {status['messages_dropped']} messages dropped"
+    if status["membership"] is not None:
+        yield from _membership(status["membership"])
     rejected = ", ".join(f"{reason} {count}" for reason, count in status["rejected"].items())
     yield from _wrapped("refused    ", rejected or "nothing")
     if status["messages_muted"]:
@@ -122,6 +124,15 @@ def _facts(status: Status) -> Iterator[str]:
         yield f"log         the disk did not take {status['journal_failures']} lines"
     for name, digits in status["keys"].items():
         yield f"{name:<11} {digits} (the key's first digits)"
+
+
+def _membership(seen: Status) -> Iterator[str]:
+    counts = ", ".join(f"{seen[state]} {state}" for state in ("alive", "suspected", "dead", "left"))
+    yield f"members     {counts}; {seen['watched']} watched with {size(seen['bytes_sent'])}B"
+    if seen["revocations"] or seen["conflicts"]:
+        yield f"papers      {seen['revocations']} revocations, {seen['conflicts']} invites used too often"
+    if seen["is_clock_off"]:
+        yield "clock       an hour or more from the members': nobody is let in by this node"
 
 
 def _recent(recent: list[Status]) -> Iterator[str]:

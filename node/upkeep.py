@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from node.control import Control
+from node.control import Answers, Control
 from node.journal import Journal
 from node.limits import DESCRIPTORS, raise_descriptors
 from node.memory import give_back_freed, resident_bytes
@@ -43,13 +43,13 @@ class Upkeep:
         if (descriptors := raise_descriptors()) < DESCRIPTORS:
             journal.incident("few_descriptors", f"only {descriptors} files can be open, {DESCRIPTORS} are wanted: ulimit -n")
 
-    async def open(self, path: Path, metrics_port: int) -> None:
-        """Open the control socket; without it a node is hard to look into, and as good as any other. And where a port is given
-        open the one for Prometheus. Raises `Failure` where that is impossible."""
+    async def open(self, path: Path, metrics_port: int, answers: Answers) -> None:
+        """Open the control socket, with these answers beside our own; without it a node is hard to look into, and as good as
+        any other. And where a port is given open the one for Prometheus. Raises `Failure` where that is impossible."""
         if metrics_port:
             self._metrics = MetricsPage(self._observation.snapshot)
             await self._metrics.start(metrics_port)
-        control = Control(path, {"status": lambda _request: self._observation.snapshot(), "leave": self._left})
+        control = Control(path, {"status": lambda _request: self._observation.snapshot(), "leave": self._left, **answers})
         try:
             await control.start()
         except OSError as error:

@@ -1,0 +1,412 @@
+"""What a founded network adds to a network process: members who come and go, instead of a list.
+
+Everybody is looked up in one live roster. What changes it is gossip (in the peer's membership), the join door, reconciliation
+with neighbors, the owner at the control socket, and time; whatever it was, links, membership and disk follow within a beat.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from node import member_table, papers
+from node.address import Address
+from node.clock_watch import ClockWatch
+from node.control import Answers, Request
+from node.directory import NodeDirectory
+from node.door import JoinDoor
+from node.entropy import SystemEntropy, instant
+from node.farewell import farewell
+from node.journal import Journal
+from node.keeper import Keeper
+from node.live_peer import LivePeer
+from node.neighborhood import Neighborhood
+from node.pulse import Pulse
+from node.setup import Setup
+from node.sleep import Sleep
+from node.sockets import TransportKeys
+from p2pfl.failure import ExitCode, Failure
+from p2pfl.protocol.admission import reconciliation
+from p2pfl.protocol.admission.join import Door, Visit
+from p2pfl.protocol.admission.reconciliation import Reconciliation
+from p2pfl.protocol.admission.record import Record, state
+from p2pfl.protocol.boot import Boot
+from p2pfl.protocol.charter import Charter, Member
+from p2pfl.protocol.errors import Reason, RejectedFrame
+from p2pfl.protocol.events import (
+    Event,
+    FrameReceived,
+    IdentityConflict,
+    LinkDown,
+    LinkUp,
+    PeerId,
+    RegistryChanged,
+    Revocation,
+    Suspended,
+)
+from p2pfl.protocol.identity import Identity, Keyring
+from p2pfl.protocol.liveness import Liveness
+from p2pfl.protocol.membership.membership import Membership
+from p2pfl.protocol.membership.rules import EDGE, LAN
+from p2pfl.protocol.peer import Peer
+from p2pfl.protocol.randomness import Choices
+
+BEAT_S = 0.25
+CLOCK_BEATS = 8
+RECONCILE_S = 30.0  # +- 50 %, so that nobody keeps step
+ASLEEP_S = 1.0
+FAREWELL_S = 0.2  # for the word why to leave, before the link of somebody who was revoked is cut
+
+
+class LinkSet(Protocol):
+    """What is used of `links.Links`."""
+
+    def members_changed(self) -> None: ...
+    def send(self, to: PeerId, frames: tuple[Any, ...], bulk: bool = False) -> object: ...
+
+
+class Founded:
+    """Made before anything listens, from the papers in the node's folder; `begin` when all parts are there."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, setup: Setup, directory: NodeDirectory, identity: Identity) -> None:
+        """Raises `Failure` with exit code IDENTITY unless this node is a member."""
+        self._loop, self._setup, self._identity = loop, setup, identity
+        self._own = own = identity.peer_id
+        self._directory = directory
+        self._papers = papers.read(directory)
+        self.roster, self._charters = self._papers.roster, self._papers.charters
+        self.roster.witness(float(self._charters.current.signed_at))
+        papers.check_standing(self._papers, own)
+        self.members: Mapping[PeerId, Member] = self.roster.members
+        self.charter: Charter = self._charters.current.charter(self.roster.root)
+        self.neighborhood = Neighborhood(own, self.charter.network_id, setup.seed, setup.topology)
+        self._clocks, self._sleep = ClockWatch(), Sleep()
+        self._up: set[PeerId] = set()
+        self._members_version = -1
+        self._beats = 0
+        self._reconcile_at = 0.0
+        self._has_ended = False
+        self.refused: Counter[Reason] = Counter()
+        """Papers of others, in reconciliation."""
+        self._membership: Membership | None = None
+        self._running: _Running | None = None
+
+    # ---- parts for the others ---------------------------------------------------------------------------------------------
+
+    def keys_of(self, peer: PeerId) -> tuple[bytes, ...]:
+        return self.roster.transport_keys(peer)
+
+    def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
+        record = self.roster.records.get(peer)
+        return record.addresses if record is not None else ()
+
+    @property
+    def epoch_before(self) -> int:
+        """The newest boot epoch that anybody has seen of us, as far as is known here."""
+        record = self.roster.records.get(self._own)
+        return record.boot_epoch if record is not None else 0
+
+    def check_model(self, schema: bytes, update_bytes: int) -> None:
+        """Raises `Failure` with exit code MISMATCH unless the trainer learns what the network does."""
+        if (schema, update_bytes) != (self.charter.schema, self.charter.update_bytes):
+            message = f"This node's task makes another model than the network {self.charter.name!r} agreed on."
+            hint = "Give the same task and model: --task, and the same versions of its code."
+            raise Failure("other_model", message, hint, ExitCode.MISMATCH)
+
+    def liveness(self, signer: Keyring, boot: Boot) -> Liveness:
+        """The membership of this life. From here on our own record is in the roster."""
+        own, roster = self._member(), self.roster
+        before = roster.records.get(own.id)
+        is_same = before is None or (before.transport_key, before.seal_key) == (own.transport_key, own.seal_key)
+        key_seq = 0 if before is None else before.key_seq + (not is_same)
+
+        def author(incarnation: int, neighbors: tuple[PeerId, ...], has_left: bool, wall: float) -> Record:
+            return state(
+                signer.sign,
+                roster.network,
+                own,
+                boot.epoch,
+                boot.id,
+                incarnation,
+                wall,
+                addresses=self._setup.addresses,
+                neighbors=neighbors,
+                key_seq=key_seq,
+                has_left=has_left,
+            )
+
+        self._membership = membership = Membership(
+            own.id,
+            roster.network,
+            EDGE if self._setup.topology.get("timers") == "edge" else LAN,
+            roster,
+            signer,
+            boot,
+            author,
+            self.neighborhood.watch,
+            Choices(int.from_bytes(boot.id[:8], "big"), b"membership"),
+            instant(),
+            bootstrap=tuple(sorted(peer for peer in roster.members if peer != own.id)),
+        )
+        return Liveness(membership, self.neighborhood.plan_of)
+
+    # ---- running ----------------------------------------------------------------------------------------------------------
+
+    async def begin(
+        self,
+        signer: Keyring,
+        links: LinkSet,
+        live: LivePeer,
+        peer: Peer,
+        journal: Journal,
+        end: Callable[[Failure, bool], None],
+    ) -> None:
+        """All parts are there: open the join door, and keep up with what changes. `end` ends the node for a reason; with True
+        it may say good-bye. Raises `Failure` where the door can't be opened."""
+        keeper = Keeper(self._loop, self._directory, self._papers, lambda text: journal.incident("papers_not_kept", text))
+        choices = Choices(int.from_bytes(SystemEntropy().draw(8), "big"), b"reconcile")
+        exchange = Reconciliation(self.roster, self._charters, choices)
+        self._running = running = _Running(links, live, peer, journal, end, keeper, exchange, choices)
+        self._reconcile_at = self._loop.time() + RECONCILE_S * choices.uniform(0.5, 1.5)
+        if self._setup.door:
+            running.door = await self._opened_door(signer, journal)
+        running.pulse = Pulse(self._loop, BEAT_S, self._beat)
+        self._follow()
+
+    async def close(self) -> None:
+        if self._running is not None:
+            if self._running.pulse is not None:
+                self._running.pulse.close()
+            if self._running.door is not None:
+                await self._running.door.close()
+            self._running.keeper.close()
+
+    def heard(self, event: Event) -> bool:
+        """Something happened on a link. Whether it is no business of the peer's."""
+        match event:
+            case LinkUp(peer):
+                self._up.add(peer)
+                self._clocks.linked(peer, self._loop.time())
+                if self._running is not None:
+                    self._running.links.send(peer, (self._running.exchange.inventory(),))
+            case LinkDown(peer):
+                self._up.discard(peer)
+                self._clocks.unlinked(peer)
+            case FrameReceived(hop, (bytes() as frame,)) if len(frame) > 2 and frame[2] in reconciliation.KINDS:
+                self._reconcile(hop, frame)
+                return True
+            case _:
+                pass
+        return False
+
+    def conflicted(self, conflict: IdentityConflict) -> None:
+        """Two machines say that they are one and the same member."""
+        addresses = " and ".join(conflict.addresses) or "addresses that nobody states"
+        if conflict.peer == self._own:
+            message = f"Another machine runs with this node's identity: {addresses}."
+            hint = "Stop one of the two; a copied folder is no second node. Then start this one again."
+            self._end(Failure("identity_conflict", message, hint, ExitCode.IDENTITY), may_part=False)
+        elif self._running is not None:
+            member = self.members.get(conflict.peer)
+            name = member.name if member is not None else conflict.peer.hex()[:16]
+            self._running.journal.incident("identity_conflict", f"two machines run as {name}: {addresses}")
+
+    # ---- asked by its owner -------------------------------------------------------------------------------------------------
+
+    def states(self) -> dict[PeerId, str]:
+        """What membership makes of everybody: alive, suspected, dead or left."""
+        found = {peer: "left" for peer, record in self.roster.records.items() if record.has_left}
+        if self._membership is not None:
+            snapshot = self._membership.snapshot()
+            found |= dict.fromkeys(snapshot.dead, "dead") | dict.fromkeys(snapshot.live, "alive")
+            found |= dict.fromkeys(snapshot.suspects, "suspected")
+        return found
+
+    def account(self) -> dict[str, Any]:
+        """For a status."""
+        states = Counter(self.states().values())
+        snapshot = self._membership.snapshot() if self._membership is not None else None
+        return {
+            "view": len(snapshot.live) if snapshot is not None else 0,
+            **{name: states[name] for name in ("alive", "suspected", "dead", "left")},
+            "watched": len(snapshot.watched) if snapshot is not None else 0,
+            "health": snapshot.health if snapshot is not None else 0,
+            "revocations": len(self.roster.revocations),
+            "conflicts": len(self.roster.conflicts),
+            "is_clock_off": self._clocks.is_off(instant().wall),
+            "let_in": self._running.door.admitted if self._running is not None and self._running.door is not None else 0,
+            "bytes_sent": self._running.live.membership_bytes if self._running is not None else 0,
+            "papers_refused": {str(reason): count for reason, count in sorted(self.refused.items())},
+        }
+
+    @property
+    def answers(self) -> Answers:
+        """What can be asked at the control socket."""
+        return {
+            "members": lambda _request: member_table.rows(self.roster, self.states()),
+            "revoke": lambda request: self._revoke(_data(request, "revocation")),
+            "admit": lambda request: self._admit(_data(request, "credential")),
+        }
+
+    def _admit(self, credential: bytes) -> dict[str, Any]:
+        """A credential by file: renewed, or direct for somebody who is held."""
+        try:
+            self.roster.learn(credential, None, instant().wall)
+        except RejectedFrame as refused:
+            message = f"This credential does not count here ({refused.reason})."
+            raise Failure(str(refused.reason), message, "Ask for it again.", ExitCode.IDENTITY) from None
+        self._kept()
+        return {}
+
+    def _revoke(self, data: bytes) -> dict[str, Any]:
+        """Durable, and under way to everybody, when this returns."""
+        running = self._running
+        if running is None:
+            raise Failure("starting", "The node is still starting.", "Ask again in a moment.", ExitCode.NETWORK)
+        running.live.tell(Revocation(data))
+        try:
+            self.roster.revoke(data, instant().wall)  # nothing new by now, or it was refused, and is again
+        except RejectedFrame as refused:
+            message = f"This revocation does not count here ({refused.reason})."
+            hint = "It must be signed by the root, by who vouched for the member, or by the member itself."
+            raise Failure(str(refused.reason), message, hint, ExitCode.IDENTITY) from None
+        self._kept()
+        return {}
+
+    def _kept(self) -> None:
+        """Durable, and known to all of this process."""
+        if self._running is not None:
+            self._running.keeper.keep()
+            self._follow()
+
+    # ---- what changes the roster --------------------------------------------------------------------------------------------
+
+    async def _opened_door(self, signer: Keyring, journal: Journal) -> JoinDoor:
+        door = Door(self._own, signer.sign, self.roster, self._charters)
+
+        def answer(question: bytes, key: bytes) -> Visit:
+            wall = instant().wall
+            return door.answer(question, key, wall, is_clock_good=not self._clocks.is_off(wall))
+
+        opened = JoinDoor(
+            self._loop,
+            TransportKeys(self._identity.transport_key, self._identity.transport_secret),
+            self.charter.network_id,
+            answer,
+            self._admitted,
+            lambda text: journal.incident("join_door", text),
+        )
+        await opened.open(Address.parse(self._setup.door))
+        return opened
+
+    def _admitted(self, _peer: PeerId) -> None:
+        """Durable before it hears of it, so that no crash makes an invite good again; and nobody waits for the next beat."""
+        self._kept()
+
+    def _reconcile(self, hop: PeerId, frame: bytes) -> None:
+        running, now = self._running, instant()
+        if running is None or hop not in self.members:
+            return
+        try:
+            if not running.peer.allowances.admits(hop, len(frame), now.monotonic):
+                raise RejectedFrame(Reason.RATE_LIMITED)
+            outcome = running.exchange.receive(hop, frame, now)
+        except RejectedFrame as refused:
+            self.refused[refused.reason] += 1
+            running.journal.rejected(refused.reason, hop)
+            running.peer.allowances.refused(hop)
+            return
+        if outcome.refused:
+            self.refused[Reason.BAD_CHAIN] += outcome.refused
+            running.journal.rejected(Reason.BAD_CHAIN, hop)
+        for answer in outcome.answers:
+            running.links.send(hop, (answer,))
+        if outcome.is_new:
+            self._follow()
+
+    def _beat(self, _stalled_s: float) -> None:
+        running, now = self._running, instant()
+        assert running is not None
+        if self._sleep.since_last() > ASLEEP_S:
+            running.live.tell(Suspended())
+        self._beats += 1
+        if self._beats % CLOCK_BEATS == 0 and self._membership is not None:
+            self._clocks.look(self.roster.records, self._membership.snapshot().watched, now)
+        if not self._clocks.is_off(now.wall):  # a wrong clock closes no links
+            self.roster.expire(now.wall)
+        if now.monotonic >= self._reconcile_at:
+            self._reconcile_at = now.monotonic + RECONCILE_S * running.choices.uniform(0.5, 1.5)
+            self._send_inventory(sorted(self._up))
+        self._follow()
+        running.keeper.look()
+
+    def _send_inventory(self, linked: Sequence[PeerId]) -> None:
+        assert self._running is not None
+        if linked:
+            to = linked[self._running.choices.below(len(linked))]
+            self._running.links.send(to, (self._running.exchange.inventory(),))
+
+    def _follow(self) -> None:
+        """Members are others than before, or said something else of themselves: links and membership hear of it."""
+        running = self._running
+        if running is None or self.roster.members_version == self._members_version:
+            return
+        self._members_version = self.roster.members_version
+        try:
+            papers.check_standing(self._papers, self._own)
+        except Failure as failure:
+            self._end(failure, may_part=True)
+            return
+        was_told = [self._told_why(peer) for peer in sorted(self._up - self.members.keys())]
+        self._up &= self.members.keys()
+        running.live.tell(RegistryChanged())  # nothing of theirs is taken from here on, whatever their links do
+        if any(was_told):
+            self._loop.call_later(FAREWELL_S, running.links.members_changed)
+        else:
+            running.links.members_changed()
+
+    def _told_why(self, peer: PeerId) -> bool:
+        assert self._running is not None
+        frame = farewell(self.roster, peer)
+        if frame is not None:
+            self._running.links.send(peer, (frame,))
+        return frame is not None
+
+    def _end(self, failure: Failure, may_part: bool) -> None:
+        if self._running is not None and not self._has_ended:
+            self._has_ended = True
+            self._running.end(failure, may_part)
+
+    # ---- inside -------------------------------------------------------------------------------------------------------------
+
+    def _member(self) -> Member:
+        identity, address = self._identity, next(iter(self._setup.addresses), "")
+        return Member(self._own, self._setup.own.name, address, identity.transport_key, identity.seal_key)
+
+
+def _data(request: Request, name: str) -> bytes:
+    """Bytes in hex."""
+    try:
+        return bytes.fromhex(request[name])
+    except (KeyError, TypeError, ValueError):
+        raise Failure("usage", f"{name}: bytes in hex belong here.", "Use the p2pfl command.", ExitCode.USAGE) from None
+
+
+class _Running:
+    """The parts that there are only while it runs."""
+
+    def __init__(
+        self,
+        links: LinkSet,
+        live: LivePeer,
+        peer: Peer,
+        journal: Journal,
+        end: Callable[[Failure, bool], None],
+        keeper: Keeper,
+        exchange: Reconciliation,
+        choices: Choices,
+    ) -> None:
+        self.links, self.live, self.peer, self.journal, self.end = links, live, peer, journal, end
+        self.keeper, self.exchange, self.choices = keeper, exchange, choices
+        self.door: JoinDoor | None = None
+        self.pulse: Pulse | None = None

@@ -1,0 +1,52 @@
+"""Whom the charter's graph makes a node's neighbors, while these or those members are live."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from p2pfl.failure import Failure
+from p2pfl.protocol.events import PeerId
+from p2pfl.protocol.round import Plan, RoundPlan, round_plan
+from topology.errors import TopologyError
+from topology.overlay import overlay, round_links, watched
+
+MEMBERS_MAX = 1024  # all of whom are neighbors where the graph is complete
+FINGERS_MAX = 64  # of the exponential graph among so many, in and out
+ROUNDS_KEPT = 8  # a peer asks several times in a round, and an epidemic hashes for everybody
+
+
+class Neighborhood:
+    """Of one node; everybody works out the same graph."""
+
+    def __init__(self, own: PeerId, network_id: bytes, seed: int, topology: Mapping[str, Any]) -> None:
+        """`topology`: overlay and degree, as the charter has them. Raises `Failure` for a graph that can't be."""
+        self._own, self._seed = own, seed
+        self._watch_seed = int.from_bytes(network_id[:8], "big")  # the same under every charter
+        self._kind = str(topology.get("overlay", "random_regular"))
+        self._degree = int(topology.get("degree", 4))
+        try:
+            self.plan_of((own,))
+        except TopologyError as error:
+            raise Failure("bad_charter", f"The charter's graph can't be: {error.message}", error.hint) from None
+
+    @property
+    def most(self) -> int:
+        """How many there are at most."""
+        return {"ring": 2, "random_regular": self._degree + 1, "exponential": FINGERS_MAX}.get(self._kind, MEMBERS_MAX)
+
+    def plan_of(self, live: tuple[PeerId, ...]) -> Plan:
+        """With whom to gossip models."""
+        near = tuple(map(PeerId, overlay(self._kind, live, self._own, self._seed, self._degree)))
+        links = round_links(self._kind, live, self._own, self._seed, self._degree)
+
+        @functools.lru_cache(maxsize=ROUNDS_KEPT)
+        def of(round: int) -> RoundPlan:
+            mine = links(round)
+            weights = {PeerId(peer): weight for peer, weight in mine.weights.items()}
+            return round_plan(self._own, map(PeerId, mine.send_to), weights)
+
+        return Plan(of, near, near)
+
+    def watch(self, live: Sequence[PeerId], peer: PeerId) -> list[PeerId]:
+        """Whom failure detection watches, whatever the graph."""
+        return [PeerId(other) for other in watched(live, peer, self._watch_seed)]

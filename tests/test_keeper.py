@@ -1,0 +1,59 @@
+"""The roster on the disk follows the one in memory: seldom, whole, and at once where an invite was used."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from node.directory import NodeDirectory
+from node.keeper import Keeper
+from node.papers import Papers
+from p2pfl.protocol.admission.roster import Roster
+from p2pfl.protocol.admission.signed_charter import Charters, sign_charter
+from p2pfl.protocol.charter import Charter, GossipRules
+from tests.admission import NAME, NOW, Network, Person
+
+ANN, BOB, CAT = Person("ann"), Person("bob"), Person("cat")
+NET = Network()
+
+
+@pytest.fixture
+def papers() -> Papers:
+    charter = Charter(NAME, NET.root.key, b"s" * 32, 100, GossipRules())
+    return Papers(Charters(NET.root.key, sign_charter(NET.root.sign, charter, 1, NOW, {})), NET.roster(ANN))
+
+
+def kept(directory: NodeDirectory) -> set[str]:
+    roster = Roster.from_bytes(directory.roster.read_bytes(), NOW)
+    return {member.name for member in roster.members.values()}
+
+
+def test_what_must_be_durable_is_when_keep_returns_and_the_rest_soon(tmp_path: Path, papers: Papers) -> None:
+    directory, troubles = NodeDirectory(tmp_path), list[str]()
+    directory.write(directory.charter, papers.charters.to_bytes())
+
+    async def run() -> None:
+        keeper = Keeper(asyncio.get_running_loop(), directory, papers, troubles.append)
+        assert keeper.keep() and kept(directory) == {"ann"}
+        papers.roster.learn(NET.direct(BOB).data, BOB.record(NET.id).data, NOW)
+        assert keeper.keep() and kept(directory) == {"ann", "bob"}
+        papers.roster.learn(NET.direct(CAT).data, CAT.record(NET.id).data, NOW)
+        keeper.look()
+        keeper.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert kept(directory) == {"ann", "bob", "cat"} and not troubles
+
+
+def test_a_disk_that_fails_is_told_of_and_tried_again(tmp_path: Path, papers: Papers) -> None:
+    directory, troubles = NodeDirectory(tmp_path / "gone"), list[str]()
+
+    async def run() -> None:
+        keeper = Keeper(asyncio.get_running_loop(), directory, papers, troubles.append)
+        assert not keeper.keep() and len(troubles) == 1
+        directory.path.mkdir()
+        assert keeper.keep() and kept(directory) == {"ann"}
+        keeper.close()
+
+    asyncio.run(run())
