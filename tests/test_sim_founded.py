@@ -198,6 +198,13 @@ def test_a_late_joiner_of_asynchronous_gossip_is_offered_a_model_before_it_has_p
     assert accuracy[rows[4], 5] > np.nanmean(accuracy[20, others]) - 0.15
 
 
+def test_two_peers_mix_in_every_round_after_the_second_has_joined() -> None:
+    story = Story(at(7.3, "join", 1), peers=2, rounds=30, topology={"overlay": "complete"}, step_s=0.25, local_steps=4)
+    story.run(120.0)
+    outcome = story.federation.outcome()
+    assert all(outcome.finished) and min(outcome.updates_applied) >= 25
+
+
 def test_who_sees_nobody_alive_trains_on_slowly_and_meets_the_others_where_they_are() -> None:
     story = Story(
         {"at": 10.0, "kind": "partition", "groups": [[0]], "heal": 70.0},

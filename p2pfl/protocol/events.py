@@ -173,6 +173,8 @@ class Revocation:
     data: bytes = field(repr=False)
 
 
+OfMembership = DialRefused | Strained | Suspended | RegistryChanged | Revocation
+"""What only a peer with a membership makes something of."""
 Event = (
     Started
     | LinkUp
@@ -184,11 +186,7 @@ Event = (
     | LearnFailed
     | DeadlineReached
     | StopRequested
-    | DialRefused
-    | Strained
-    | Suspended
-    | RegistryChanged
-    | Revocation
+    | OfMembership
 )
 
 

@@ -6,10 +6,11 @@
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from p2pfl.protocol.errors import Reason
-from p2pfl.protocol.events import PeerId
+from p2pfl.protocol.events import PeerId, Rejected, Verdict
 
 
 @dataclass(slots=True)
@@ -36,6 +37,19 @@ class Ledger:
         if pair is None:
             pair = self.pairs[peer] = PairCounts()
         return pair
+
+    def judged(self, verdicts: Iterable[Verdict]) -> tuple[int, list[Rejected]]:
+        """Book what a learner made of what arrived: how many updates it applied, and which it refused."""
+        applied, refused = 0, list[Rejected]()
+        for verdict in verdicts:
+            if verdict.reason is None:
+                applied += 1
+                self.of(verdict.sender).applied += 1
+            else:
+                self.of(verdict.sender).rejected += 1
+                self.reasons[verdict.sender, verdict.reason] += 1
+                refused.append(Rejected(verdict.reason, verdict.sender))
+        return applied, refused
 
     @property
     def sent(self) -> int:

@@ -27,7 +27,6 @@ from p2pfl.protocol.events import (
     Arrived,
     DeadlineReached,
     Dial,
-    DialRefused,
     Effect,
     Event,
     Finished,
@@ -40,21 +39,18 @@ from p2pfl.protocol.events import (
     LinkDown,
     LinkUp,
     MembershipEffect,
+    OfMembership,
     Opened,
     Payload,
     PeerId,
     Persist,
-    RegistryChanged,
     Rejected,
     Release,
-    Revocation,
     RoundEnded,
     Sealed,
     Send,
     Started,
     StopRequested,
-    Strained,
-    Suspended,
 )
 from p2pfl.protocol.inbox import Inbox
 from p2pfl.protocol.ledger import Ledger
@@ -64,6 +60,7 @@ from p2pfl.protocol.outbox import Outbox, OwnUpdate
 from p2pfl.protocol.randomness import Choices, Entropy
 from p2pfl.protocol.room import Room
 from p2pfl.protocol.round import Plan, age_weights, newcomer_weights
+from p2pfl.protocol.setbacks import Setbacks
 from p2pfl.protocol.wait import Wait
 from p2pfl.protocol.window import ReplayWindow
 
@@ -122,7 +119,7 @@ class Peer:
         self._due: float | None = None  # monotonic, of the state it is in
         self._learned_step = 0
         self._learn: Learn | None = None
-        self._failures = 0
+        self._setbacks = Setbacks(self._rules)
         self._mixed_age = 0
         self._persisted_at = 0.0  # monotonic; of the start, until something was persisted
         if restored is not None:
@@ -186,8 +183,8 @@ class Peer:
                 return self._deadline_reached(now)
             case StopRequested():
                 return self._stop(now)
-            case DialRefused() | Strained() | Suspended() | RegistryChanged() | Revocation():
-                return []  # for `liveness`
+            case _ if isinstance(event, OfMembership):
+                return []
             case _:
                 assert_never(event)
 
@@ -220,19 +217,13 @@ class Peer:
         learn = self._learn
         if learn is None or event.step != learn.step:
             raise AssertionError(f"learned step {event.step}, which nobody asked for")
-        self._learn, self._failures, self._learned_step = None, 0, event.step
+        self._learn, self._learned_step = None, event.step
+        self._setbacks.count = 0
         self.age = self._mixed_age + learn.local_steps
         effects: list[Effect] = [Release(arrived.payload) for arrived in learn.arrived]
         effects += self.inbox.mixed()
-        applied = 0
-        for verdict in event.verdicts:
-            if verdict.reason is None:
-                applied += 1
-                self.ledger.of(verdict.sender).applied += 1
-            else:
-                self.ledger.of(verdict.sender).rejected += 1
-                self.ledger.reasons[verdict.sender, verdict.reason] += 1
-                effects.append(Rejected(verdict.reason, verdict.sender))
+        applied, refused = self.ledger.judged(event.verdicts)
+        effects += refused
         present = {arrived.sender for arrived in learn.arrived}
         missing = tuple(peer for peer in sorted(learn.weights) if peer != self.own and peer not in present)
         effects.append(RoundEnded(event.step, event.metrics, self._wait.seconds, applied, missing))
@@ -250,7 +241,7 @@ class Peer:
 
     def _learn_failed(self, now: Instant) -> list[Effect]:
         """The model is what it was. Go on with it, more slowly each time, so that a broken trainer can't spin."""
-        self._failures += 1
+        self._setbacks.count += 1
         effects = self._release_arrived()
         return effects + (self._part(now) if self._is_last(self.step) else self._begin_waiting(now))
 
@@ -259,10 +250,10 @@ class Peer:
     def _begin_waiting(self, now: Instant) -> list[Effect]:
         self.state = State.WAITING
         if self._rules.mode == "async":
-            period_s = self._rules.period_s * self._choices.uniform(0.9, 1.1) * self._slowdown
+            period_s = self._rules.period_s * self._choices.uniform(0.9, 1.1) * self._setbacks.slowdown
             self._due = self._wait.begin_period(now.monotonic, period_s)
         else:
-            self._due = self._wait.begin(now.monotonic, least=self._penance)
+            self._due = self._wait.begin(now.monotonic, least=self._setbacks.penance_s)
         return self._greet_the_silent() + self._end_wait_if_over(now)
 
     def _greet_the_silent(self) -> list[Effect]:
@@ -320,17 +311,6 @@ class Peer:
             case _:
                 assert_never(self.state)
 
-    @property
-    def _slowdown(self) -> float:
-        return float(2 ** min(self._failures, 6))
-
-    @property
-    def _penance(self) -> float:
-        """Seconds that failed Learns in a row cost before the next."""
-        if not self._failures:
-            return 0.0
-        return min(max(self._rules.floor_s, 0.1) * self._slowdown, self._rules.ceiling_s)
-
     # ---- neighbors ------------------------------------------------------------------------------------------------------
 
     def _receive(self, hop: PeerId, frames: tuple[Sized, ...], now: Instant) -> list[Effect]:
@@ -368,8 +348,8 @@ class Peer:
         return effects
 
     def _hello(self, peer: PeerId, reply: bool) -> Send:
-        charter, boot = self._charter, self._boot
-        hello = wire.Hello(charter.network_id, charter.digest, boot.id, boot.epoch, self._learned_step, reply)
+        boot, network = self._boot, self._charter.network_id
+        hello = wire.Hello(network, self._charter.digest, boot.id, boot.epoch, self._learned_step, reply)
         return Send(peer, (wire.encode(hello),))
 
     def _hello_received(self, hop: PeerId, hello: wire.Hello, now: Instant) -> list[Effect]:
@@ -405,12 +385,9 @@ class Peer:
 
     def _offered(self, hop: PeerId, offer: wire.Offer, body: Sized | None, now: Instant) -> list[Effect]:
         was_ready = self._neighbors.of(hop).is_ready
-        effects = self.inbox.offered(hop, offer, body, self._is_expected)
+        effects = self.inbox.offered(hop, offer, body, lambda sender, step: sender in self._plan(step).weights)
         self._wait.offered(hop, now.monotonic)
         return effects + self._catch_up_if_new(hop, was_ready) + self._look_again(hop, now)
-
-    def _is_expected(self, sender: PeerId, step: int) -> bool:
-        return sender in self._plan(step).weights
 
     def _opened(self, event: Opened, now: Instant) -> list[Effect]:
         sender, effects = self.inbox.opened(event, now.monotonic)
@@ -513,11 +490,7 @@ class Peer:
 
     def _persist(self, now: Instant) -> Persist:
         self._persisted_at = now.monotonic
-        state = {
-            "step": self._learned_step,
-            "age": self.age,
-            "window": self._window.to_plain(),
-        }
+        state = {"step": self._learned_step, "age": self.age, "window": self._window.to_plain()}
         return Persist(self._learned_step, msgpack.packb(state))
 
     def _restore(self, restored: bytes) -> None:
