@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -120,6 +121,7 @@ def node_join(
     from node.options import new_passphrase, own_name, settings_from
     from node.reading import line_in
 
+    @cache  # a passphrase is asked for once
     def opened(here: "NodeDirectory") -> "Identity":
         if here.identity.exists():
             return identity_in(here, passphrase_fd)

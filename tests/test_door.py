@@ -121,6 +121,14 @@ async def test_papers_seen_elsewhere_open_no_door_from_another_key() -> None:
         assert at.admitted == []
 
 
+@on_loop
+async def test_a_door_of_another_version_is_told_from_a_refusal() -> None:
+    async with stage() as at:
+        at.answer = lambda _frame, _key: Visit(bytes([0x93, 2, 66]) + bytes(64))
+        failure = await refusal(at, BOB)
+        assert (failure.code, failure.exit_code) == ("protocol_version", ExitCode.VERSION)
+
+
 # ---- hostile --------------------------------------------------------------------------------------------------------------
 
 

@@ -18,12 +18,14 @@ from typing import Any
 
 import pytest
 
-from node import moment, papers
+from node import moment, papers, starting
 from node.address import Address
 from node.directory import NodeDirectory
 from node.door import JoinDoor
+from node.setup import Setup
 from node.sockets import TransportKeys
 from p2pfl.__main__ import main
+from p2pfl.failure import Failure
 from p2pfl.protocol.admission.certificate import DAY_S, Role
 from p2pfl.protocol.admission.join import Door
 from p2pfl.protocol.admission.statement import signer
@@ -292,6 +294,63 @@ def test_keys_are_sealed_under_a_passphrase_that_every_use_asks_for(desk: Desk) 
     assert (wrong.code, "passphrase" in wrong.err) == (6, True)
     nobody = desk.is_refused("network", "invite", "--dir", "a")
     assert (nobody.code, "--passphrase-fd" in nobody.err) == (6, True)
+
+
+@pytest.fixture
+def becoming(monkeypatch: pytest.MonkeyPatch) -> list[Setup]:
+    """What network processes were told, which are not started."""
+    told: list[Setup] = []
+
+    def become(setup: Setup) -> None:
+        os.close(setup.secrets_fd)
+        told.append(setup)
+        raise Failure("not_started", "Not here.", "")
+
+    monkeypatch.setattr(starting, "become", become)
+    return told
+
+
+def test_a_node_is_started_with_what_its_folder_and_the_charter_say(desk: Desk, becoming: list[Setup]) -> None:
+    a = desk.founds()
+    desk.is_refused("node", "start", "--dir", "a", "--metrics-port", "9100")
+    (told,) = becoming
+    listen = json.loads(a.settings.read_text())["listen"]
+    assert (told.network, told.own.name, told.founded, told.count, told.seed) == ("wards", "node-a", True, 8, 3)
+    assert (told.listen, told.addresses, told.metrics_port) == (listen, (listen,), 9100)
+    assert Address.parse(told.door).port == Address.parse(listen).port + 1
+    assert (told.task["name"], told.training["local_steps"], told.topology["overlay"]) == ("digits", 2, "ring")
+    assert told.gossip == GossipRules(rounds=50, floor_s=0.3) and 0 <= told.index < 8
+
+
+def test_where_a_node_listens_from_now_on_is_remembered(desk: Desk, becoming: list[Setup]) -> None:
+    desk.founds()
+    desk.is_refused("node", "start", "--dir", "a", "--listen", "127.0.0.1:45673")
+    desk.is_refused("node", "start", "--dir", "a")
+    assert [told.listen for told in becoming] == ["127.0.0.1:45673"] * 2
+    assert desk.does("network", "invite", "--dir", "a", "--json").data["addresses"] == ["127.0.0.1:45674"]
+
+
+def test_a_relay_needs_no_task_and_joining_can_be_starting(desk: Desk, becoming: list[Setup]) -> None:
+    Path("wards.py").write_text(TASK.format(width=4))
+    a = desk.founds("wards", "a", "--task", "wards.py:task")
+    line = desk.invites("--role", "relay")
+    with answering(a):
+        said = desk.types(*desk.joining(line, "b", "--start"))
+    assert "node-b is a relay of wards" in said.err
+    desk.is_refused("node", "start", "--dir", "b")
+    assert [told.own.name for told in becoming] == ["node-b", "node-b"]
+    desk.is_refused("node", "start", "--dir", "a")
+    assert becoming[-1].task == {"name": f"{desk.path}/wards.py:task"}
+
+
+def test_addresses_that_others_reach_are_what_invites_and_records_say(desk: Desk) -> None:
+    a = desk.founds("wards", "a", "--address", "ward.example.org:9000", "--address", "[2001:db8::1]:9000")
+    assert desk.does("network", "invite", "--dir", "a", "--json").data["addresses"] == [
+        "ward.example.org:9001",
+        "[2001:db8::1]:9001",
+    ]
+    (record,) = papers.read(a).roster.records.values()
+    assert record.addresses == ("ward.example.org:9000", "[2001:db8::1]:9000")
 
 
 # ---- tasks ----------------------------------------------------------------------------------------------------------------
