@@ -78,7 +78,7 @@ def run(
                 checkpoint_every=checkpoint_every,
             )
         except KeyboardInterrupt:
-            if resume is not None:
+            if resume is not None and any(resume.glob("*.safetensors")):
                 _say(f"What was computed is kept in {resume}: the same command goes on from there.")
             raise
         except Violation as violation:
@@ -122,11 +122,12 @@ def check(
     ] = None,
 ) -> None:
     """Say whether a scenario can be run, and by which engine; runs nothing."""
-    from sim.engine import choose
+    from sim.engine import check_size, choose
     from sim.scenario import Scenario
     from sim.world import world_of
 
     chosen = Scenario.from_toml(scenario, set_ or [])
+    check_size(chosen)
     engine = choose(world_of(chosen), chosen.engine)
     print(f"{scenario}: {chosen.title}, {chosen.rounds} rounds; engine {engine.name}: {engine.why}")
 

@@ -67,9 +67,8 @@ def run(
     Whatever can't be is a `Failure` before anything runs. `on_note` hears in a line which engine was chosen and what
     begins, `on_round` of every row of the accuracy that is measured, `on_trace` of every event (event engine only).
     """
-    if device == "cpu" and scenario.peers > LARGE:
-        free = free_bytes(torch.device(device))
-        check_models(Model(task_of(scenario), scenario.seed), scenario.peers, scenario.rounds, scenario.training, free)
+    if device == "cpu":
+        check_size(scenario)
     world = world_of(scenario)
     chosen = choose(world, engine or scenario.engine, is_traced=on_trace is not None)
     note = on_note or (lambda line: None)
@@ -90,6 +89,13 @@ def run(
             note("the same without gossip, to compare")
             alone = _alone(batched, masks_of(world) if chosen.name == "batch" else Masks())
     return Result(ran.parameters, _record(scenario, world, chosen, ran, alone, perf_counter() - began), ran.events)
+
+
+def check_size(scenario: Scenario) -> None:
+    """A `Failure` where so many models can't fit into memory, told before their data and graph are made."""
+    if scenario.peers > LARGE:
+        free = free_bytes(torch.device("cpu"))
+        check_models(Model(task_of(scenario), scenario.seed), scenario.peers, scenario.rounds, scenario.training, free)
 
 
 def _say_what_slows(world: World, note: Callable[[str], None]) -> None:

@@ -79,14 +79,14 @@ def _matrix(path: Path, peers: int) -> NDArray[np.float64]:
     """[peers, peers] seconds."""
 
     def refuse(what: str) -> Failure:
-        return Failure("bad_latency", f"network.latency: {path}: {what}.", f"It takes a {peers} by {peers} matrix of seconds.")
+        return Failure("bad_latency", f"network.latency: {path}: {what}.", f"It takes a matrix of seconds, {peers} by {peers}.")
 
     try:
         found = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, delimiter=",", ndmin=2)
         matrix = np.asarray(found, dtype=np.float64)
     except OSError as error:
         raise refuse("no such file" if not path.is_file() else str(error)) from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, EOFError) as error:
         raise refuse(str(error).partition("\n")[0].rstrip(".")) from None
     if matrix.shape != (peers, peers):
         raise refuse(f"it is {' by '.join(map(str, matrix.shape))}")

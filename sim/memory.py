@@ -9,9 +9,10 @@ from p2pfl.failure import Failure
 from p2pfl.learning.data.tensors import Pair
 from p2pfl.learning.local import batch_loss
 from p2pfl.learning.parameters import Model
-from p2pfl.settings import TrainingSection
+from p2pfl.settings import DataSection, TaskSection, TrainingSection
 
 FLOAT = 4
+INDEX = 8  # of a row that a peer draws
 ROW = 3 * 8  # accuracy, loss and what counts them, of one peer in one round
 
 
@@ -21,6 +22,16 @@ class Need:
 
     held: int
     passing: int
+
+
+def check_rows(task: TaskSection, data: DataSection, peers: int, free: int) -> None:
+    """A `Failure` where the rows that a scenario asks for don't fit, told before they are made up or drawn."""
+    made = (task.samples or 0) * 5 // 4 + (task.classes or 0)  # with those to test, and a center for each class
+    drawn = peers * (data.samples_per_peer or 0)
+    wanted = made * (task.features or 1) * FLOAT + drawn * INDEX
+    if wanted > free:
+        message = f"task: its rows take about {_gigabytes(wanted)}, and {_gigabytes(free)} are free."
+        raise Failure("too_many_rows", message, "Take fewer rows or features, fewer peers, or a smaller data.samples_per_peer.")
 
 
 def check_models(model: Model, peers: int, rounds: int, training: TrainingSection, free: int) -> None:

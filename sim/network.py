@@ -42,7 +42,7 @@ def spread(given: object, kinds: tuple[str, ...] = ("lognormal",)) -> Spread:
         kind, _, numbers = given.partition(":") if isinstance(given, str) else ("", "", "")
         parts = [part.strip() for part in numbers.split(",")]
         if kind not in kinds or len(parts) != 2:
-            raise ValueError(f"a number of seconds belongs here, or {' or '.join(f'{one}:MEDIAN,SIGMA' for one in kinds)}")
+            raise ValueError(f"a number of seconds belongs here, or {' or '.join(WRITTEN[one] for one in kinds)}")
         try:
             found = Spread(*map(float, parts))
         except ValueError:
@@ -52,6 +52,7 @@ def spread(given: object, kinds: tuple[str, ...] = ("lognormal",)) -> Spread:
     return found
 
 
+WRITTEN = {"lognormal": "lognormal:MEDIAN,SIGMA", "coordinates": "coordinates:SIDE,SIGMA"}
 SECONDS_MAX = 1e9
 SIGMA_MAX = 10.0  # exp(10 * 6) is 1e26 times the median: more is a slip of the hand
 

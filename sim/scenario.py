@@ -174,9 +174,12 @@ def _sorted_out(settings: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+MISSPELT = 0.75  # so like a key must be to one that there is: foo is no slip for floor_s
+
+
 def _section_meant(key: str) -> str | None:
     """Where a misspelt key of a section belongs, so that the refusal can name its neighbors."""
-    near = difflib.get_close_matches(key, [*TOP, *SECTION_OF], n=1)
+    near = difflib.get_close_matches(key, [*TOP, *SECTION_OF], n=1, cutoff=MISSPELT)
     return SECTION_OF.get(near[0]) if near else None
 
 
@@ -212,7 +215,7 @@ def _typed(text: str) -> Any:
     """A value as TOML reads it; what is none, is a bare string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -227,8 +230,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise Failure("unreadable_scenario", f"{path}: {error.strerror}.", _nearest_file(path)) from None
     except UnicodeDecodeError as error:
         raise Failure("bad_scenario", f"{path}: byte {error.start} is not UTF-8.", "Save the file as UTF-8 text.") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError is one, and so is what a number of thousands of digits raises
         raise Failure("bad_scenario", f"{path}: {error}.", "Strings are quoted, and every line is key = value.") from None
+    except RecursionError:
+        raise Failure("bad_scenario", f"{path}: it is nested too deeply.", "No key takes more than lists of lists.") from None
 
 
 def _nearest_file(path: Path) -> str:

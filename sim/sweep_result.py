@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from p2pfl.failure import Failure
 from p2pfl.report.chart import Unit, written
 from p2pfl.report.overlay import Line, Overlay, Panel, Row, Table, render_overlay
 from p2pfl.report.overlay_svg import overlay_picture
@@ -149,7 +150,11 @@ def write(
         drawn = zip(("accuracy.svg", "distance.svg"), shown.rows, strict=True)
         files |= {name: picture for name, row in drawn if (picture := overlay_picture(row, shown.legend)) is not None}
     for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        try:
+            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        except OSError as error:
+            why = f"{folder / name}: {error.strerror}."
+            raise Failure("output_unwritable", why, "Mend that; the same command goes on from the cells.") from None
     return found
 
 

@@ -27,6 +27,7 @@ from sim.fault import FaultSection
 from sim.founded import Overlay, identities_of
 from sim.hostile import ATTACKS, ON_CLASSES
 from sim.links import Latency, latency_of
+from sim.memory import check_rows
 from sim.network import ComputeSection, NetworkSection, Spread, spread
 from sim.scenario import Scenario
 from topology import (
@@ -157,6 +158,7 @@ def world_of(scenario: Scenario) -> World:
 
 def task_of(scenario: Scenario) -> Task:
     """What is learned."""
+    check_rows(scenario.task, scenario.data, scenario.peers, psutil.virtual_memory().available)
     return scenario.own_task or resolve(scenario.task, scenario.data, scenario.seed, lambda name: load(scenario.beside(name)))
 
 

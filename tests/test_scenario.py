@@ -163,6 +163,41 @@ def test_a_file_that_is_no_toml_says_where(file: Path, content: bytes) -> None:
         Scenario.from_toml(file)
 
 
+@pytest.mark.parametrize("text", ["[" * 3000 + "]" * 3000, "9" * 5000], ids=["deep", "long"])
+def test_a_value_that_no_parser_takes_is_one_line(file: Path, text: str) -> None:
+    with pytest.raises(Failure, match="peers"):
+        Scenario.from_toml(file, [f"peers={text}"])
+    file.write_text(f"peers = {text}")
+    with pytest.raises(Failure, match=r"deeply|digits"):
+        Scenario.from_toml(file)
+
+
+@pytest.mark.parametrize("text", ["foo = 1", "[foo]\nbar = 1"])
+def test_a_key_that_is_like_no_other_is_not_taken_for_one(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(Failure, match=r"scenario\.toml: foo: unknown key"):
+        Scenario.from_toml(file)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"task": {"name": "synthetic", "features": 10**9, "samples": 10**6}},
+        {"task": {"name": "synthetic", "classes": 10**9, "features": 10**6}},
+        {"samples_per_peer": 10**9, "peers": 10**6},
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_before_they_are_made(settings: dict[str, Any]) -> None:
+    with pytest.raises(Failure, match="rows take about"):
+        world_of(Scenario(**settings))
+
+
+def test_an_empty_matrix_of_latencies_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty.npy").touch()
+    with pytest.raises(Failure, match=r"empty\.npy: .*matrix of seconds, 8 by 8"):
+        world_of(Scenario(latency=str(tmp_path / "empty.npy")))
+
+
 def test_a_byte_order_mark_is_no_mistake(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + FILE.encode())
     assert Scenario.from_toml(file).peers == 6

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -44,3 +45,13 @@ def test_the_schema_names_every_section_and_kind_of_fault(capsys: pytest.Capture
     assert {"peers", "topology", "churn", "network", "compute", "fault"} <= schema["properties"].keys()
     kinds = schema["$defs"]["FaultSection"]["properties"]["kind"]["enum"]
     assert {"crash", "restart", "pause", "partition", "cut", "slow", "corrupt", "hostile"} <= set(kinds)
+
+
+def test_models_that_do_not_fit_are_refused_before_their_data_are_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "scenario.toml"
+    file.write_text('peers = 1000000\nsamples_per_peer = 1\n[task]\nname = "synthetic"\nfeatures = 20000\nsamples = 40')
+    with patch("sim.world._census", side_effect=AssertionError("data of all peers were read")):
+        assert main(["sim", "check", str(file)]) == ExitCode.CONFIGURATION
+    assert "1,000,000 peers need at least" in capsys.readouterr().err

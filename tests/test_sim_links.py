@@ -264,7 +264,7 @@ def test_what_is_under_way_to_a_process_that_ends_is_lost_even_if_another_begins
     ("settings", "says"),
     [
         ({"latency": "lognormal:0.1"}, "network.latency"),
-        ({"latency": "normal:0.1,2"}, "lognormal:median,sigma"),
+        ({"latency": "normal:0.1,2"}, "lognormal:MEDIAN,SIGMA"),
         ({"latency": "lognormal:0.1,-1"}, "network.latency"),
         ({"latency": "lognormal:nan,1"}, "network.latency"),
         ({"jitter": -1}, "network.jitter"),

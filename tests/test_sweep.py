@@ -211,3 +211,11 @@ def test_a_band_of_shares_stays_within_nothing_and_all(place: Path) -> None:
         apart.append(replace(one, outcome=replace(one.outcome, accuracy_curve=np.full(3, share))))
     (line,) = overlay("apart", [], 2, points(apart)).rows[0].panels[0].lines
     assert (line.low.tolist(), line.high.tolist()) == ([0.0] * 3, [1.0] * 3), "the interval of two such runs is 0.5 ± 5.1"
+
+
+def test_a_page_that_cannot_be_written_is_one_line_and_keeps_the_cells(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "sweep.html").mkdir(parents=True)
+    (place / "cells").mkdir()
+    assert main(["sim", "sweep", "small.toml"]) == ExitCode.CONFIGURATION
+    assert "sweep.html: Is a directory" in capsys.readouterr().err.splitlines()[-1]
+    assert len(list((place / "cells").iterdir())) == 1

@@ -1,6 +1,7 @@
 """`p2pfl topology` as a user types it."""
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from p2pfl.__main__ import main
+from p2pfl.failure import ExitCode
 from topology import FAMILIES, SCHEDULES, TopologyError, decode_graph, torus
 from topology.cli import EXACT_PEERS_MAX, app
 from topology.specification import usage
@@ -219,3 +221,13 @@ def test_a_directed_graphml_is_refused_where_undirected_weights_are_asked_for(tm
 def test_a_mistake_is_one_line_and_exit_code_of_the_main_program(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["topology", "show", "rnig"]) != 0
     assert capsys.readouterr().err == "p2pfl: Unknown topology 'rnig'. Did you mean 'ring'?\n"
+
+
+def test_a_file_that_does_not_fit_on_the_disk_is_not_left_half_written(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        code = main(["topology", "convert", "complete", str(tmp_path / "graph.graphml"), "--peers", "50"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == ExitCode.CONFIGURATION and not list(tmp_path.iterdir())

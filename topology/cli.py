@@ -271,10 +271,15 @@ def _write(path: Path, data: bytes) -> None:
     from topology.errors import TopologyError
 
     try:
-        with path.open("xb") as file:
-            file.write(data)
+        file = path.open("xb")
     except OSError as error:
         raise TopologyError(f"{path} can't be written: {error.strerror}.", "Give the name of a new file.") from None
+    try:
+        with file:
+            file.write(data)
+    except OSError as error:
+        path.unlink()
+        raise TopologyError(f"{path} can't be written: {error.strerror}.", "Make room, or write it elsewhere.") from None
 
 
 def _text(value: Any) -> str:
