@@ -109,6 +109,8 @@ def test_create_invite_join_status_revoke_and_leave_work_as_printed(terminals: d
     assert a.types(revoke)[0] == 0
     a.shows(members, lambda shown: re.search(r"^ward-b .* revoked ", shown, re.MULTILINE) is not None)
     a.shows("p2pfl node status", lambda shown: re.search(r"^ward-b +ready", shown, re.MULTILINE) is None)
+    b.shows("jobs", lambda shown: "Running" not in shown)
+    assert "revoked" in b.log()
     again = (
         join.replace("p2pfl-invite-1-...", printed.strip()).replace("ward-b", "ward-c") + " --dir again --listen 0.0.0.0:7790"
     )
