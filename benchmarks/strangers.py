@@ -5,7 +5,8 @@ python benchmarks/strangers.py [--seconds 5]
 A node (`p2pfl node start`, default waits), an honest member, and everybody else in a process of their own. Strangers: silent,
 dripping, speaking NULL or HTTP, claiming frames of 2 GiB, 800 idle connections, and handshakes as fast as they go with the
 node's real key. Limits: 64 MiB more memory, the honest member's new link up and answered within 5 s, 3 lines of log each. A
-member that sends 50,000 messages of 200 bytes a second: the median time in which the honest one is answered less than doubles.
+member that sends 50,000 messages of 200 bytes a second: the time in which the honest one is answered less than doubles, in the
+median of pairs with and without the flood.
 """
 
 import argparse
@@ -41,6 +42,7 @@ LINES_MAX = 3
 RATIO_MAX = 2.0
 FLOOD_PER_S = 50_000
 PROBES = 100
+PAIRS = 3
 SECONDS = 5.0
 
 Place = tuple[str, int]
@@ -293,8 +295,11 @@ class Peak:
 
 async def flooded(victim: Victim, seconds: float) -> bool:
     """Prints the honest member's latency in peace and in a flood, and whether it is less than doubled. The flood in peace goes
-    to a socket of ours, so that both are measured on an equally busy machine."""
+    to a socket of ours, so that both are measured on an equally busy machine. One after the other, pair by pair, and the median
+    of the pairs counts: whatever else the machine does falls on both alike. Bans last longer from pair to pair, as they should;
+    so the first pair of all is the hardest, and it is printed too."""
     key, secret = victim.identities[0].transport_key, victim.identities[2].transport_secret
+    pairs: list[tuple[float, float]] = []
     with zmq.Context() as context, context.socket(zmq.ROUTER) as sink:
         sink.linger, sink.curve_server = 0, True
         sink.curve_secretkey = victim.identities[0].transport_secret
@@ -306,16 +311,23 @@ async def flooded(victim: Victim, seconds: float) -> bool:
         try:
             async with Honest(victim) as honest:
                 quiet = await honest.median()
-                peace, _ = await latency(honest, attack("flood", elsewhere, key, secret, seconds))
                 lines, peak, before = victim.lines(), Peak(victim), victim.memory
-                war, rate = await latency(honest, attack("flood", victim.place, key, secret, seconds))
+                for _ in range(PAIRS):
+                    peace, _sent = await latency(honest, attack("flood", elsewhere, key, secret, seconds))
+                    war, rate = await latency(honest, attack("flood", victim.place, key, secret, seconds))
+                    pairs.append((peace, war))
                 grown = peak.stop() - before
         finally:
             draining.set()
             drain.join()
-    print(f"member's flood {grown / (1 << 20):+7.1f} MiB   {rate} messages/s got out   {victim.lines() - lines} lines of log")
-    print(f"honest median  {1e3 * quiet:.2f} ms alone, {1e3 * peace:.2f} ms beside a flood elsewhere, {1e3 * war:.2f} ms in it")
-    return war / peace < RATIO_MAX and grown <= MEMORY_MAX
+    ratio = statistics.median(war / peace for peace, war in pairs)
+    sent = f"{rate} messages/s got out"
+    print(f"member's flood {grown / (1 << 20):+7.1f} MiB   {sent}   {victim.lines() - lines} lines of log")
+    for peace, war in pairs:
+        here, there = f"{1e3 * war:.2f} ms in a flood", f"{1e3 * peace:.2f} ms beside one"
+        print(f"honest median  {1e3 * quiet:.2f} ms alone, {there}, {here}")
+    print(f"the same       {ratio:.2f} times as long in it as beside it (median of {PAIRS} pairs; at most {RATIO_MAX:g})")
+    return ratio < RATIO_MAX and grown <= MEMORY_MAX
 
 
 async def latency(honest: Honest, attackers: "subprocess.Popen[str]") -> tuple[float, str]:
