@@ -64,7 +64,7 @@ class Crowd:
         self._counts = [label_counts(targets, len(model.task.labels)) for _, targets in train]
         self._samples = [len(train[index][1]) for index in self.order]
         self._keys = [key(seed, index, minibatch.PURPOSE) for index in self.order]
-        self._starts = [0, *accumulate(self._samples)]
+        self._starts = np.array([0, *accumulate(self._samples)])
         self._data = _joined(train, self.order, self._device)
         self.stacks = _first_stacks(model, self.order, training)
         self._momenta = {name: torch.zeros_like(stack) for name, stack in self.stacks.items()} if training.momentum else {}
@@ -221,11 +221,8 @@ class Crowd:
         drawn = np.zeros((len(places), max(steps) * size), dtype=np.int64)
         for row, place, own in zip(drawn, places.tolist(), steps, strict=True):
             count = own * size
-            np.add(
-                minibatch.drawn(streams.of(self._keys[place]), self._samples[place], count),
-                self._starts[place],
-                out=row[:count],
-            )
+            row[:count] = minibatch.drawn(streams.of(self._keys[place]), self._samples[place], count)
+        drawn += self._starts[places, None]
         rows = torch.from_numpy(drawn).view(len(places), -1, size).to(self._device)
         inputs, targets = self._data
 
