@@ -6,33 +6,33 @@ with neighbors, the owner at the control socket, and time; whatever it was, link
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from node import member_table, papers
+from node import papers
 from node.address import Address
 from node.clock_watch import ClockWatch
-from node.control import Answers, Request
+from node.control import Answers
 from node.directory import NodeDirectory
 from node.door import JoinDoor
-from node.entropy import SystemEntropy, instant
+from node.entropy import instant
+from node.exchange import Exchange, LinkSet, concerns
 from node.farewell import farewell
 from node.journal import Journal
 from node.keeper import Keeper
 from node.live_peer import LivePeer
 from node.neighborhood import Neighborhood
+from node.owner_answers import answers
 from node.pulse import Pulse
 from node.setup import Setup
 from node.sleep import Sleep
 from node.sockets import TransportKeys
 from p2pfl.failure import ExitCode, Failure
-from p2pfl.protocol.admission import reconciliation
 from p2pfl.protocol.admission.join import Door, Visit
-from p2pfl.protocol.admission.reconciliation import Reconciliation
 from p2pfl.protocol.admission.record import Record, state
 from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.charter import Charter, Member
-from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import (
     Event,
     FrameReceived,
@@ -53,16 +53,8 @@ from p2pfl.protocol.randomness import Choices
 
 BEAT_S = 0.25
 CLOCK_BEATS = 8
-RECONCILE_S = 30.0  # +- 50 %, so that nobody keeps step
 ASLEEP_S = 1.0
 FAREWELL_S = 0.2  # for the word why to leave, before the link of somebody who was revoked is cut
-
-
-class LinkSet(Protocol):
-    """What is used of `links.Links`."""
-
-    def members_changed(self) -> None: ...
-    def send(self, to: PeerId, frames: tuple[Any, ...], bulk: bool = False) -> object: ...
 
 
 class Founded:
@@ -81,13 +73,9 @@ class Founded:
         self.charter: Charter = self._charters.current.charter(self.roster.root)
         self.neighborhood = Neighborhood(own, self.charter.network_id, setup.seed, setup.topology)
         self._clocks, self._sleep = ClockWatch(), Sleep()
-        self._up: set[PeerId] = set()
         self._members_version = -1
         self._beats = 0
-        self._reconcile_at = 0.0
         self._has_ended = False
-        self.refused: Counter[Reason] = Counter()
-        """Papers of others, in reconciliation."""
         self._membership: Membership | None = None
         self._running: _Running | None = None
 
@@ -164,10 +152,8 @@ class Founded:
         """All parts are there: open the join door, and keep up with what changes. `end` ends the node for a reason; with True
         it may say good-bye. Raises `Failure` where the door can't be opened."""
         keeper = Keeper(self._loop, self._directory, self._papers, lambda text: journal.incident("papers_not_kept", text))
-        choices = Choices(int.from_bytes(SystemEntropy().draw(8), "big"), b"reconcile")
-        exchange = Reconciliation(self.roster, self._charters, choices)
-        self._running = running = _Running(links, live, peer, journal, end, keeper, exchange, choices)
-        self._reconcile_at = self._loop.time() + RECONCILE_S * choices.uniform(0.5, 1.5)
+        exchange = Exchange(self._papers, links, peer, journal, self._follow)
+        self._running = running = _Running(links, live, journal, end, keeper, exchange)
         if self._setup.door:
             running.door = await self._opened_door(signer, journal)
         running.pulse = Pulse(self._loop, BEAT_S, self._beat)
@@ -185,15 +171,16 @@ class Founded:
         """Something happened on a link. Whether it is no business of the peer's."""
         match event:
             case LinkUp(peer):
-                self._up.add(peer)
                 self._clocks.linked(peer, self._loop.time())
                 if self._running is not None:
-                    self._running.links.send(peer, (self._running.exchange.inventory(),))
+                    self._running.exchange.link_up(peer)
             case LinkDown(peer):
-                self._up.discard(peer)
                 self._clocks.unlinked(peer)
-            case FrameReceived(hop, (bytes() as frame,)) if len(frame) > 2 and frame[2] in reconciliation.KINDS:
-                self._reconcile(hop, frame)
+                if self._running is not None:
+                    self._running.exchange.link_down(peer)
+            case FrameReceived(hop, (bytes() as frame,)) if concerns(frame):
+                if self._running is not None:
+                    self._running.exchange.receive(hop, frame)
                 return True
             case _:
                 pass
@@ -226,6 +213,7 @@ class Founded:
         """For a status."""
         states = Counter(self.states().values())
         snapshot = self._membership.snapshot() if self._membership is not None else None
+        refused = self._running.exchange.refused if self._running is not None else {}
         return {
             "view": len(snapshot.live) if snapshot is not None else 0,
             **{name: states[name] for name in ("alive", "suspected", "dead", "left")},
@@ -236,42 +224,18 @@ class Founded:
             "is_clock_off": self._clocks.is_off(instant().wall),
             "let_in": self._running.door.admitted if self._running is not None and self._running.door is not None else 0,
             "bytes_sent": self._running.live.membership_bytes if self._running is not None else 0,
-            "papers_refused": {str(reason): count for reason, count in sorted(self.refused.items())},
+            "papers_refused": {str(reason): count for reason, count in sorted(refused.items())},
         }
 
     @property
     def answers(self) -> Answers:
         """What can be asked at the control socket."""
-        return {
-            "members": lambda _request: member_table.rows(self.roster, self.states()),
-            "revoke": lambda request: self._revoke(_data(request, "revocation")),
-            "admit": lambda request: self._admit(_data(request, "credential")),
-        }
+        return answers(self.roster, self.states, self._spread, self._kept)
 
-    def _admit(self, credential: bytes) -> dict[str, Any]:
-        """A credential by file: renewed, or direct for somebody who is held."""
-        try:
-            self.roster.learn(credential, None, instant().wall)
-        except RejectedFrame as refused:
-            message = f"This credential does not count here ({refused.reason})."
-            raise Failure(str(refused.reason), message, "Ask for it again.", ExitCode.IDENTITY) from None
-        self._kept()
-        return {}
-
-    def _revoke(self, data: bytes) -> dict[str, Any]:
-        """Durable, and under way to everybody, when this returns."""
-        running = self._running
-        if running is None:
+    def _spread(self, revocation: bytes) -> None:
+        if self._running is None:
             raise Failure("starting", "The node is still starting.", "Ask again in a moment.", ExitCode.NETWORK)
-        running.live.tell(Revocation(data))
-        try:
-            self.roster.revoke(data, instant().wall)  # nothing new by now, or it was refused, and is again
-        except RejectedFrame as refused:
-            message = f"This revocation does not count here ({refused.reason})."
-            hint = "It must be signed by the root, by who vouched for the member, or by the member itself."
-            raise Failure(str(refused.reason), message, hint, ExitCode.IDENTITY) from None
-        self._kept()
-        return {}
+        self._running.live.tell(Revocation(revocation))
 
     def _kept(self) -> None:
         """Durable, and known to all of this process."""
@@ -303,27 +267,6 @@ class Founded:
         """Durable before it hears of it, so that no crash makes an invite good again; and nobody waits for the next beat."""
         self._kept()
 
-    def _reconcile(self, hop: PeerId, frame: bytes) -> None:
-        running, now = self._running, instant()
-        if running is None or hop not in self.members:
-            return
-        try:
-            if not running.peer.allowances.admits(hop, len(frame), now.monotonic):
-                raise RejectedFrame(Reason.RATE_LIMITED)
-            outcome = running.exchange.receive(hop, frame, now)
-        except RejectedFrame as refused:
-            self.refused[refused.reason] += 1
-            running.journal.rejected(refused.reason, hop)
-            running.peer.allowances.refused(hop)
-            return
-        if outcome.refused:
-            self.refused[Reason.BAD_CHAIN] += outcome.refused
-            running.journal.rejected(Reason.BAD_CHAIN, hop)
-        for answer in outcome.answers:
-            running.links.send(hop, (answer,))
-        if outcome.is_new:
-            self._follow()
-
     def _beat(self, _stalled_s: float) -> None:
         running, now = self._running, instant()
         assert running is not None
@@ -334,17 +277,9 @@ class Founded:
             self._clocks.look(self.roster.records, self._membership.snapshot().watched, now)
         if not self._clocks.is_off(now.wall):  # a wrong clock closes no links
             self.roster.expire(now.wall)
-        if now.monotonic >= self._reconcile_at:
-            self._reconcile_at = now.monotonic + RECONCILE_S * running.choices.uniform(0.5, 1.5)
-            self._send_inventory(sorted(self._up))
+        running.exchange.turn(now.monotonic)
         self._follow()
         running.keeper.look()
-
-    def _send_inventory(self, linked: Sequence[PeerId]) -> None:
-        assert self._running is not None
-        if linked:
-            to = linked[self._running.choices.below(len(linked))]
-            self._running.links.send(to, (self._running.exchange.inventory(),))
 
     def _follow(self) -> None:
         """Members are others than before, or said something else of themselves: links and membership hear of it."""
@@ -357,8 +292,8 @@ class Founded:
         except Failure as failure:
             self._end(failure, may_part=True)
             return
-        was_told = [self._told_why(peer) for peer in sorted(self._up - self.members.keys())]
-        self._up &= self.members.keys()
+        was_told = [self._told_why(peer) for peer in sorted(running.exchange.linked - self.members.keys())]
+        running.exchange.linked &= self.members.keys()
         running.live.tell(RegistryChanged())  # nothing of theirs is taken from here on, whatever their links do
         if any(was_told):
             self._loop.call_later(FAREWELL_S, running.links.members_changed)
@@ -384,29 +319,15 @@ class Founded:
         return Member(self._own, self._setup.own.name, address, identity.transport_key, identity.seal_key)
 
 
-def _data(request: Request, name: str) -> bytes:
-    """Bytes in hex."""
-    try:
-        return bytes.fromhex(request[name])
-    except (KeyError, TypeError, ValueError):
-        raise Failure("usage", f"{name}: bytes in hex belong here.", "Use the p2pfl command.", ExitCode.USAGE) from None
-
-
+@dataclass(slots=True)
 class _Running:
     """The parts that there are only while it runs."""
 
-    def __init__(
-        self,
-        links: LinkSet,
-        live: LivePeer,
-        peer: Peer,
-        journal: Journal,
-        end: Callable[[Failure, bool], None],
-        keeper: Keeper,
-        exchange: Reconciliation,
-        choices: Choices,
-    ) -> None:
-        self.links, self.live, self.peer, self.journal, self.end = links, live, peer, journal, end
-        self.keeper, self.exchange, self.choices = keeper, exchange, choices
-        self.door: JoinDoor | None = None
-        self.pulse: Pulse | None = None
+    links: LinkSet
+    live: LivePeer
+    journal: Journal
+    end: Callable[[Failure, bool], None]
+    keeper: Keeper
+    exchange: Exchange
+    door: JoinDoor | None = None
+    pulse: Pulse | None = None
