@@ -144,6 +144,16 @@ def test_every_record_has_a_page(record: RunRecord) -> None:
     assert not re.search(r"\bnan\b|\binf\b|None", re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL))
 
 
+def test_who_was_not_measured_does_not_look_like_who_is_gone() -> None:
+    record = a_record(killed=2)
+    accuracy = record.accuracy.copy()
+    accuracy[:, 5] = np.nan
+    peers = tuple(replace(peer, accuracy=np.nan) if i == 5 else peer for i, peer in enumerate(record.peers))
+    page = render(replace(record, accuracy=accuracy, peers=peers))
+    assert re.findall(r'class="(gone|unknown)"><title>', page) == ["gone", "unknown"]
+    assert "not measured</span>" in page and "not measured</span>" not in render(record)
+
+
 def test_the_timeline_has_a_bar_for_every_absence_and_is_left_out_without_any() -> None:
     record = a_record(peers=8, rounds=10, killed=5)
     page = render(record)
