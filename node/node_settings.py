@@ -45,14 +45,16 @@ class NodeSettings(Section):
         """Where the join door listens."""
         return next_port(self.listen)
 
-    def advertised(self) -> tuple[str, ...]:
-        """Where the others reach the data door, as far as can be known here."""
+    def advertised(self, before: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Where the others reach the data door, as far as can be known here; `before`, where there is no network now."""
         if self.addresses:
             return self.addresses
         listen = Address.parse(self.listen)
         if listen.host not in ANYWHERE:
             return (self.listen,)
-        hosts = list(_own_hosts(with_ipv6=listen.is_ipv6)) or ["127.0.0.1"]
+        hosts = list(_own_hosts(with_ipv6=listen.is_ipv6))
+        if not hosts:
+            return before or (str(Address("127.0.0.1", listen.port)),)
         return tuple(str(Address(host, listen.port)) for host in hosts[:ADDRESSES_MAX])
 
 
@@ -82,7 +84,7 @@ def save(directory: NodeDirectory, settings: NodeSettings) -> None:
 def next_port(address: str) -> str:
     """The same host, one port further."""
     place = Address.parse(address)
-    return str(Address(place.host, place.port + 1))
+    return str(Address(place.host, min(place.port + 1, 65535)))
 
 
 def _with_two_ports(value: str) -> Address:

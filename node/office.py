@@ -85,10 +85,17 @@ class Office:
         return credential
 
     def _doors(self) -> dict[str, bytes]:
-        """Where this node's own join door can be asked."""
-        record = self.papers.roster.records[papers.credential(self.directory).identity]
-        settings = node_settings.load(self.directory)
-        return {next_port(address): record.transport_key for address in settings.advertised()}
+        """Where a join door can be asked: this node's own, and where there is room, of the members heard of last."""
+        roster = self.papers.roster
+        own = roster.records[papers.credential(self.directory).identity]
+        reached = node_settings.load(self.directory).advertised(own.addresses)
+        others = [roster.records[peer] for peer in roster.members if peer != own.identity]
+        others.sort(key=lambda record: record.wall, reverse=True)
+        found = {next_port(address): own.transport_key for address in reached}
+        for record in others:
+            if record.addresses and not record.has_left:
+                found.setdefault(next_port(record.addresses[0]), record.transport_key)
+        return found
 
 
 def revoke(office: Office, who: str, cause: Cause) -> Revocation:

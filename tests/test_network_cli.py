@@ -205,6 +205,18 @@ def test_one_pasted_line_makes_a_member_that_both_sides_know(desk: Desk) -> None
     assert shown[0].split() == ["name", "id", "role", "expires", "state", "addresses"] and len(shown) == 3
 
 
+def test_an_invite_names_other_members_too_so_that_one_can_join_while_this_node_is_away(desk: Desk) -> None:
+    a = desk.founds()
+    with answering(a):
+        desk.does(*desk.joining(desk.invites()))
+    b = NodeDirectory(desk.path / "b")
+    ports = [Address.parse(json.loads(place.settings.read_text())["listen"]).port + 1 for place in (a, b)]
+    invite = desk.does("network", "invite", "--dir", "a", "--json").data
+    assert invite["addresses"] == [f"127.0.0.1:{port}" for port in ports]
+    with answering(b):
+        assert desk.does(*desk.joining(invite["invite"], "c"), "--json").data["member"] == "node-c"
+
+
 def test_an_invite_is_for_as_many_as_it_says_and_a_relay_is_one(desk: Desk) -> None:
     a = desk.founds()
     line = desk.invites("--uses", "2", "--role", "relay")
