@@ -27,10 +27,10 @@ class Stage:
 
 
 def coming(sender: PeerId, step: int) -> Arriving:
-    """An update of which the offer is here and nothing else."""
+    """An update that was offered and credited, and of which nothing is here yet."""
     digest = b"d" * 32
     header = Header(b"n" * 16, digest, digest, sender, b"b" * 16, 1, step + 1, step, 0, 0, 1, 1, digest, digest, digest)
-    return Arriving(step, header, 1, (digest,), digest)
+    return Arriving(step, header, 1, (digest,), digest, credited=1)
 
 
 def one_a_round(count: int) -> Plan:

@@ -150,8 +150,9 @@ class Wait:
     def _look_at_named(self, peer: PeerId, neighbor: Neighbor) -> None:
         if self._is_awaited(peer, neighbor):
             self._awaited.add(peer)
-        elif neighbor.is_ready and (later := self._slots.later(peer)) is not None and later.payload is None:
-            self._coming.add(peer)
+        elif neighbor.is_ready and (later := self._slots.later(peer)) is not None:
+            if later.payload is None and later.credited:  # without a place for it, it does not come
+                self._coming.add(peer)
 
     def _has_this_round(self) -> bool:
         """Whether anybody's update of this very round is here, or on its way."""
