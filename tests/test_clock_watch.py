@@ -1,5 +1,7 @@
 """Whether a clock is wrong is told by records that were signed just now, and never by old ones alone."""
 
+import pytest
+
 from node.clock_watch import LINKED_S, ClockWatch
 from p2pfl.protocol.admission.record import Record
 from p2pfl.protocol.events import Instant, PeerId
@@ -23,6 +25,7 @@ def watch() -> ClockWatch:
     return clocks
 
 
+@pytest.mark.fault("clocks")
 def test_records_that_came_over_a_link_that_stood_tell_in_both_directions_that_a_clock_is_off() -> None:
     for offset, is_off in ((0.0, False), (0.9 * HOUR, False), (1.1 * HOUR, True), (-1.1 * HOUR, True)):
         clocks = watch()
@@ -38,6 +41,7 @@ def test_an_old_record_shows_that_a_clock_is_behind_and_can_not_show_that_it_is_
         assert clocks.is_off(NOW + offset) is is_off, offset
 
 
+@pytest.mark.fault("clocks")
 def test_one_of_three_can_not_make_a_clock_seem_off() -> None:
     clocks = watch()
     clocks.look(said(0, NOW), IDS, Instant(LINKED_S, NOW))

@@ -103,6 +103,7 @@ async def test_whoever_has_an_invite_is_let_in_and_kept_before_it_hears_of_it() 
         assert at.said == [f"let in {BOB.id.hex()[:16]}"]
 
 
+@pytest.mark.fault("stranger", "invites")
 @on_loop
 async def test_a_refusal_says_why_and_the_next_honest_one_gets_in() -> None:
     async with stage() as at:
@@ -113,6 +114,7 @@ async def test_a_refusal_says_why_and_the_next_honest_one_gets_in() -> None:
         assert (await asked(at, BOB)).credential.identity == BOB.id
 
 
+@pytest.mark.fault("stranger")
 @on_loop
 async def test_papers_seen_elsewhere_open_no_door_from_another_key() -> None:
     async with stage() as at:
@@ -143,6 +145,7 @@ async def test_whoever_does_not_know_the_doors_key_gets_no_word_in() -> None:
         assert (await asked(at, BOB)).credential.identity == BOB.id
 
 
+@pytest.mark.fault("junk")
 @on_loop
 async def test_noise_of_every_length_is_answered_with_a_refusal_or_nothing() -> None:
     async with stage() as at:
@@ -153,6 +156,7 @@ async def test_noise_of_every_length_is_answered_with_a_refusal_or_nothing() -> 
         assert (await asked(at, BOB)).credential.identity == BOB.id
 
 
+@pytest.mark.fault("oversize frame")
 @on_loop
 async def test_a_frame_over_the_limit_ends_its_connection_before_we_see_it() -> None:
     async with stage() as at:
@@ -170,6 +174,7 @@ async def test_a_question_of_several_frames_is_none() -> None:
         assert at.questions == 0
 
 
+@pytest.mark.fault("flood")
 @on_loop
 async def test_who_asks_too_often_hears_nothing_and_others_are_heard() -> None:
     async with stage() as at:
@@ -188,6 +193,7 @@ async def test_who_asks_too_often_hears_nothing_and_others_are_heard() -> None:
         assert at.open.refused["rate_limited"] > 0
 
 
+@pytest.mark.fault("silent strangers")
 @on_loop
 async def test_those_who_never_hang_up_are_all_hung_up_on_and_the_door_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doors, "VISITORS_MAX", 3)

@@ -46,6 +46,7 @@ def test_what_must_be_durable_is_when_keep_returns_and_the_rest_soon(tmp_path: P
     assert kept(directory) == {"ann", "bob", "cat"} and not troubles
 
 
+@pytest.mark.fault("full disk")
 def test_a_disk_that_fails_is_told_of_and_tried_again(tmp_path: Path, papers: Papers) -> None:
     directory, troubles = NodeDirectory(tmp_path / "gone"), list[str]()
 

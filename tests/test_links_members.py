@@ -42,6 +42,7 @@ def caller(context: "zmq.Context[zmq.Socket[bytes]]", whose: End, at: End) -> "z
 # ---- revocation ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("revoked")
 @on_loop
 async def test_a_revoked_member_is_not_heard_on_its_open_link_nor_let_in_again_and_the_honest_come_back() -> None:
     async with Network(3, BRISK) as network:
@@ -67,6 +68,7 @@ async def test_a_revoked_member_is_not_heard_on_its_open_link_nor_let_in_again_a
         assert revoked.heard.empty()
 
 
+@pytest.mark.fault("revoked")
 @on_loop
 async def test_what_a_revoked_member_says_before_its_connection_has_ended_is_dropped_and_counted() -> None:
     """The cycle may have to wait for its minute; being heard does not."""
@@ -128,6 +130,7 @@ async def test_nobody_is_hung_up_on_for_a_member_that_went_without_ever_having_c
         assert server.links.cycles == 0
 
 
+@pytest.mark.fault("revoked", "stranger")
 @on_loop
 async def test_whoever_is_no_member_any_more_is_not_dialled_any_more_nor_heard_over_our_link() -> None:
     async with pair() as (a, b):
@@ -277,6 +280,7 @@ async def test_a_member_without_an_address_is_waited_for_and_dialled_when_it_sta
         await links.close(0)
 
 
+@pytest.mark.fault("imposters")
 @on_loop
 async def test_members_whose_records_point_at_one_victim_have_it_dialled_no_oftener_than_two_would() -> None:
     patience = Patience(backoff_min_s=0.05, backoff_max_s=0.4)

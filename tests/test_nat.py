@@ -207,6 +207,7 @@ async def test_a_member_can_announce_links_of_its_own_only() -> None:
                 dealer.close()
 
 
+@pytest.mark.fault("slow reader")
 @on_loop
 async def test_a_member_that_reads_none_of_its_answers_costs_a_bounded_outbox() -> None:
     async with Network(3) as network:
@@ -225,6 +226,7 @@ async def test_a_member_that_reads_none_of_its_answers_costs_a_bounded_outbox() 
             await exchange(a, hidden)
 
 
+@pytest.mark.fault("oversize frame")
 @on_loop
 async def test_what_a_neighbor_answers_is_limited_in_size_as_what_it_says() -> None:
     async with Network(2) as network:
@@ -294,6 +296,7 @@ def test_two_connections_with_one_token_are_a_link_in_either_order_and_others_ar
     assert routes.of(peer) == route  # half a link replaces nothing
 
 
+@pytest.mark.fault("stalling")
 def test_announcing_over_and_over_takes_no_more_memory() -> None:
     routes, peer = Routes(), PeerId(b"p" * 32)
     for n in range(10_000):

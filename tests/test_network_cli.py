@@ -433,6 +433,7 @@ def test_white_space_of_mail_and_terminals_in_a_line_does_not_matter(desk: Desk)
         assert desk.does(*desk.joining(broken), "--json").data["member"] == "node-b"
 
 
+@pytest.mark.fault("lifetime", "invites")
 def test_an_invite_that_has_expired_or_a_clock_that_is_wrong_is_told_apart(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.founds()
     line, now = desk.invites("--ttl", "30m"), time.time()
@@ -449,6 +450,7 @@ def test_an_invite_that_has_expired_or_a_clock_that_is_wrong_is_told_apart(desk:
     assert desk.is_refused("network", "invite", "--dir", "a").code == 4
 
 
+@pytest.mark.fault("settings")
 def test_nobody_at_the_address_is_exit_code_5_and_the_same_command_goes_on_later(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -491,6 +493,7 @@ def test_an_invite_to_another_network_finds_no_way_into_a_folder_in_use(desk: De
     assert (refused.code, "another network" in refused.err) == (6, True)
 
 
+@pytest.mark.fault("settings")
 def test_a_folder_in_use_a_port_in_use_and_a_folder_that_is_not_there_are_one_line_each(desk: Desk) -> None:
     made = desk.founds()
     before = {path.name: path.read_bytes() for path in made.path.iterdir()}
@@ -519,6 +522,7 @@ def test_without_dir_the_only_node_at_home_is_meant_and_several_must_be_told_apa
     assert (refused.code, "others, wards" in refused.err) == (2, True)
 
 
+@pytest.mark.fault("hostile names")
 def test_no_name_of_a_network_leads_out_of_the_folder_of_nodes(desk: Desk) -> None:
     for name in ("../evil", "a/b", "..", ".ssh", "x" * 65):
         refused = desk.is_refused("network", "create", name, "--task", "digits", "--no-passphrase")
@@ -529,6 +533,7 @@ def test_no_name_of_a_network_leads_out_of_the_folder_of_nodes(desk: Desk) -> No
     assert not list(desk.path.glob("home/**/*"))
 
 
+@pytest.mark.fault("keys at rest")
 @pytest.mark.parametrize("name", ["charter", "roster", "credential", "node.json"])
 def test_a_damaged_file_is_named(desk: Desk, name: str) -> None:
     made = desk.founds()
@@ -541,6 +546,7 @@ def test_a_damaged_file_is_named(desk: Desk, name: str) -> None:
         assert desk.is_refused("network", "invite", "--dir", "a").code == 6
 
 
+@pytest.mark.fault("revoked")
 def test_a_member_that_was_revoked_or_has_expired_does_not_start(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.founds()
     now = time.time()

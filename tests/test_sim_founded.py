@@ -101,6 +101,7 @@ def test_a_ring_closes_over_a_crashed_peer_with_weights_that_sum_to_1_and_goes_o
     assert accuracy[30] > accuracy[8] + 0.1 and "one was gone" in outcome.awareness
 
 
+@pytest.mark.fault("loss")
 @pytest.mark.parametrize("seconds", [120.0, pytest.param(600.0, marks=pytest.mark.slow)])
 def test_sixteen_peers_declare_nobody_dead_with_a_twentieth_of_all_messages_lost(seconds: float) -> None:
     story = Story(loss=0.05)
@@ -134,6 +135,7 @@ def test_a_restarted_peer_is_a_full_member_again_within_5_s() -> None:
     assert len(story.on) == 16
 
 
+@pytest.mark.fault("split")
 def test_two_halves_that_were_apart_for_a_minute_have_full_views_within_90_s() -> None:
     story = Story({"at": 20.0, "kind": "partition", "groups": ["0-7"], "heal": 80.0})
     story.run(79.0)
@@ -144,6 +146,7 @@ def test_two_halves_that_were_apart_for_a_minute_have_full_views_within_90_s() -
     story.agree_after(80.1, within=89.9)
 
 
+@pytest.mark.fault("long split")
 @pytest.mark.slow
 def test_two_halves_that_were_apart_for_more_than_a_day_are_one_again() -> None:
     day = 25 * 3600.0
@@ -205,6 +208,7 @@ def test_two_peers_mix_in_every_round_after_the_second_has_joined() -> None:
     assert all(outcome.finished) and min(outcome.updates_applied) >= 25
 
 
+@pytest.mark.fault("alone")
 def test_who_sees_nobody_alive_trains_on_slowly_and_meets_the_others_where_they_are() -> None:
     story = Story(
         {"at": 10.0, "kind": "partition", "groups": [[0]], "heal": 70.0},
@@ -232,6 +236,7 @@ def test_the_same_seed_gives_the_same_story_and_sealing_for_real_changes_nothing
     assert told[0] == told[1] == told[2]
 
 
+@pytest.mark.fault("churn")
 @pytest.mark.parametrize("kind", ["exponential", "epidemic", "complete"])
 def test_every_overlay_carries_a_run_to_its_end_through_churn(kind: str) -> None:
     scenario = Scenario(
