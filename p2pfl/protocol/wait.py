@@ -14,7 +14,7 @@ from p2pfl.protocol.charter import GossipRules
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.neighbors import Neighbor, Neighbors
 from p2pfl.protocol.round import Plan, Waits
-from p2pfl.protocol.slots import Slots
+from p2pfl.protocol.slots import Arriving, Slots
 
 OPINIONS_MIN = 3  # of fewer, one liar would be the lower median
 BEGINNINGS = 64  # rounds whose beginning is remembered, to tell how late their updates are
@@ -150,9 +150,13 @@ class Wait:
     def _look_at_named(self, peer: PeerId, neighbor: Neighbor) -> None:
         if self._is_awaited(peer, neighbor):
             self._awaited.add(peer)
-        elif neighbor.is_ready and (later := self._slots.later(peer)) is not None:
-            if later.payload is None and later.credited:  # without a place for it, it does not come
-                self._coming.add(peer)
+        elif neighbor.is_ready and self._is_coming(self._slots.later(peer)):
+            self._coming.add(peer)
+
+    @staticmethod
+    def _is_coming(later: Arriving | None) -> bool:
+        """Whether an update of a later round is on its way; one that waits for a place is not."""
+        return later is not None and later.payload is None and bool(later.credited)
 
     def _has_this_round(self) -> bool:
         """Whether anybody's update of this very round is here, or on its way."""
