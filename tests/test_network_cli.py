@@ -119,6 +119,20 @@ def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     return Desk(tmp_path, capsys)
 
 
+@pytest.fixture
+def becoming(monkeypatch: pytest.MonkeyPatch) -> list[Setup]:
+    """What network processes were told, which are not started."""
+    told: list[Setup] = []
+
+    def become(setup: Setup) -> None:
+        os.close(setup.secrets_fd)
+        told.append(setup)
+        raise Failure("not_started", "Not here.", "")
+
+    monkeypatch.setattr(starting, "become", become)
+    return told
+
+
 def two_ports() -> int:
     """A free one whose next is free as well."""
     while True:
@@ -132,10 +146,10 @@ def two_ports() -> int:
 
 
 @contextmanager
-def answering(directory: NodeDirectory) -> Iterator[None]:
+def answering(directory: NodeDirectory, passphrase: str | None = None) -> Iterator[None]:
     """The join door of this folder's node, in a thread, keeping whom it admits as a network process does."""
     known = papers.read(directory)
-    identity = Identity.from_bytes(directory.read_identity(), None)
+    identity = Identity.from_bytes(directory.read_identity(), passphrase)
     door = Door(identity.peer_id, signer(identity.sign_seed), known.roster, known.charters)
     listen = json.loads(directory.settings.read_text())["listen"]
     place = Address.parse(listen)
@@ -292,7 +306,7 @@ def test_the_root_key_may_rest_elsewhere(desk: Desk) -> None:
     assert (wrong.code, "another network" in wrong.err) == (6, True)
 
 
-def test_keys_are_sealed_under_a_passphrase_that_every_use_asks_for(desk: Desk) -> None:
+def test_keys_are_sealed_under_a_passphrase_that_every_use_asks_for(desk: Desk, becoming: list[Setup]) -> None:
     def typed(text: str) -> str:
         reading, writing = os.pipe()
         os.write(writing, text.encode() + b"\n")
@@ -302,24 +316,17 @@ def test_keys_are_sealed_under_a_passphrase_that_every_use_asks_for(desk: Desk) 
     where = ("--dir", "a", "--listen", f"127.0.0.1:{two_ports()}")
     desk.does("network", "create", "wards", "--task", "digits", *where, "--passphrase-fd", typed("a long one"))
     assert desk.does("network", "invite", "--dir", "a", "--passphrase-fd", typed("a long one")).out
+    line = desk.does("network", "invite", "--dir", "a", "--passphrase-fd", typed("a long one")).out
+    joining = [word for word in desk.joining(line, "b", "--start") if word != "--no-passphrase"]
+    with answering(NodeDirectory(desk.path / "a"), "a long one"):
+        desk.types(*joining, "--passphrase-fd", typed("b's own"))
+    assert [told.own.name for told in becoming] == ["node-b"]  # the passphrase was read once, and used for both
+    desk.is_refused("node", "start", "--dir", "b", "--passphrase-fd", typed("b's own"))
+    assert len(becoming) == 2
     wrong = desk.is_refused("network", "invite", "--dir", "a", "--passphrase-fd", typed("another"))
     assert (wrong.code, "passphrase" in wrong.err) == (6, True)
     nobody = desk.is_refused("network", "invite", "--dir", "a")
     assert (nobody.code, "--passphrase-fd" in nobody.err) == (6, True)
-
-
-@pytest.fixture
-def becoming(monkeypatch: pytest.MonkeyPatch) -> list[Setup]:
-    """What network processes were told, which are not started."""
-    told: list[Setup] = []
-
-    def become(setup: Setup) -> None:
-        os.close(setup.secrets_fd)
-        told.append(setup)
-        raise Failure("not_started", "Not here.", "")
-
-    monkeypatch.setattr(starting, "become", become)
-    return told
 
 
 def test_a_node_is_started_with_what_its_folder_and_the_charter_say(desk: Desk, becoming: list[Setup]) -> None:
