@@ -126,6 +126,13 @@ def families(snapshot: Snapshot) -> Iterator[Any]:
     yield Counter("p2pfl_checkpoint_failures", "checkpoints that could not be written", checkpoint["failures"])
     for name, what in _TOTALS.items():
         yield Counter(f"p2pfl_{name}", what, snapshot[name])
+    members = Gauge("p2pfl_members", "of a founded network, as this node sees them", labels=("state",))
+    spoken = Counter("p2pfl_membership_bytes", "sent to know who is live, before encryption", labels=())
+    if (seen := snapshot["membership"]) is not None:
+        for name in ("alive", "suspected", "dead", "left"):
+            members.add_metric((name,), seen[name])
+        spoken.add_metric((), seen["bytes_sent"])
+    yield from (members, spoken)
     rejected = Counter("p2pfl_rejected", "messages and updates refused", labels=("reason",))
     for reason, count in snapshot["rejected"].items():
         rejected.add_metric((reason,), count)

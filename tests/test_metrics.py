@@ -11,7 +11,7 @@ from node import metrics
 from node.metrics import STATES, MetricsPage
 from p2pfl.failure import Failure
 from tests.loopback import on_loop
-from tests.test_node_status import example
+from tests.test_node_status import SEEN, example
 
 parser = pytest.importorskip("prometheus_client.parser")
 
@@ -113,7 +113,7 @@ DOC = Path(__file__).parent.parent / "docs" / "operations.md"
 def documented() -> str:
     """The table of all metrics, from the code."""
     rows = ["| metric | labels | what |", "|---|---|---|"]
-    for family in metrics.families(example(loss=0.5)):
+    for family in metrics.families(example(membership=SEEN, loss=0.5)):
         name = family.name + ("_total" if family.type == "counter" else "")
         labels = dict.fromkeys(label for sample in family.samples for label in sample.labels)
         rows.append(f"| `{name}` | {', '.join(f'`{label}`' for label in labels)} | {family.documentation} |")
