@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from p2pfl.protocol.admission.certificate import Credential
 from p2pfl.protocol.admission.roster import Roster
 from p2pfl.protocol.events import PeerId
 from p2pfl.report.plain import plain
@@ -18,9 +19,7 @@ def rows(roster: Roster, states: Mapping[PeerId, str]) -> list[dict[str, Any]]:
     alive, suspected, dead, left. What the roster knows is stronger: revoked, held, expired."""
     found = []
     for peer in roster.identities:
-        credential = roster.credential(peer)
-        assert credential is not None
-        certificate, record = credential.certificate, roster.records.get(peer)
+        certificate, record = Credential.read(roster.entry(peer)[0]).certificate, roster.records.get(peer)
         found.append(
             {
                 "name": certificate.name,

@@ -127,7 +127,7 @@ def network_sign(
 
     office = Office.open(place.found(directory), key, known_passphrase(passphrase_fd))
     if not looks_like_file(request):
-        renewed = office.renew(request, days).certificate
+        renewed = office.renew(request, days)
         until = time.strftime("%Y-%m-%d", time.gmtime(renewed.not_after))
         told = {"name": renewed.name, "id": renewed.identity.hex(), "expires": renewed.not_after}
         typer.echo(answer(told) if json_ else f"{plain(renewed.name)} is certified until {until}; it gets that by gossip")

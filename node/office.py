@@ -20,7 +20,7 @@ from node.papers import Papers
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission import authority
 from p2pfl.protocol.admission.authority import Authority, Request
-from p2pfl.protocol.admission.certificate import Credential, Invite, Role
+from p2pfl.protocol.admission.certificate import Certificate, Invite, Role
 from p2pfl.protocol.admission.credential_line import CredentialLine
 from p2pfl.protocol.admission.invite import InviteLine
 from p2pfl.protocol.admission.revocation import Cause, Revocation
@@ -73,16 +73,20 @@ class Office:
         credential = self.root.certify(request, now, days, serial=int(now))
         return CredentialLine.make(self.papers.name, self.root.key, credential, self._doors())
 
-    def renew(self, who: str, days: float) -> Credential:
-        """A new certificate for a member; it gets it by gossip. Raises `Failure`."""
+    def renew(self, who: str, days: float) -> Certificate:
+        """A new certificate for a member; it gets it by gossip. Raises `Failure`, also where one that lasts longer would go on
+        to be used: no certificate can be shortened."""
         now = believed_time()
         peer = member_called(self.papers.roster, who)
         before = self.papers.roster.credential(peer)
         assert before is not None
         old = before.certificate
         credential = self.root.vouch(peer, old.name, now, days, serial=int(now), role=old.role)
+        if credential.certificate.not_after <= old.not_after and self.papers.roster.standing(peer) is None:
+            message = f"{plain(old.name)} has a certificate that lasts longer."
+            raise Failure("certified_longer", message, "Give more --days, or revoke it.", ExitCode.IDENTITY)
         _hand_over(self.directory, "admit", credential=credential.data)
-        return credential
+        return credential.certificate
 
     def _doors(self) -> dict[str, bytes]:
         """Where a join door can be asked: this node's own, and where there is room, of the members heard of last."""

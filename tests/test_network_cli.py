@@ -284,13 +284,17 @@ def test_a_member_is_named_by_the_beginning_of_its_id_and_nobody_by_less(desk: D
     assert desk.does("network", "revoke", b[:8], "--dir", "a", "--json").data["revoked"] == b
 
 
-def test_a_member_gets_a_new_certificate_by_its_name(desk: Desk) -> None:
+def test_a_member_gets_a_new_certificate_by_its_name(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     made = desk.founds()
-    before = papers.read(made).roster
-    (own,) = before.members
-    renewed = desk.does("network", "sign", "node-a", "--dir", "a", "--days", "30", "--json").data
-    assert (renewed["name"], renewed["id"]) == ("node-a", own.hex())
-    assert papers.read(made).roster.standing(own) is None
+    (own,) = papers.read(made).roster.members
+    shorter = desk.is_refused("network", "sign", "node-a", "--dir", "a", "--days", "30")
+    assert (shorter.code, "lasts longer" in shorter.err) == (6, True)
+    month_later = time.time() + 30 * DAY_S
+    monkeypatch.setattr(moment.time, "time", lambda: month_later)
+    renewed = desk.does("network", "sign", "node-a", "--dir", "a", "--json").data
+    assert (renewed["name"], renewed["id"], renewed["expires"]) == ("node-a", own.hex(), int(month_later + 90 * DAY_S))
+    (row,) = desk.does("network", "members", "--dir", "a", "--json").data["members"]
+    assert (row["state"], row["expires"]) == ("member", renewed["expires"])
 
 
 def test_the_root_key_may_rest_elsewhere(desk: Desk) -> None:
