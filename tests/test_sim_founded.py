@@ -102,6 +102,7 @@ def test_a_ring_closes_over_a_crashed_peer_with_weights_that_sum_to_1_and_goes_o
 
 
 @pytest.mark.fault("loss")
+@pytest.mark.fault("loss")
 @pytest.mark.parametrize("seconds", [120.0, pytest.param(600.0, marks=pytest.mark.slow)])
 def test_sixteen_peers_declare_nobody_dead_with_a_twentieth_of_all_messages_lost(seconds: float) -> None:
     story = Story(loss=0.05)
@@ -109,6 +110,7 @@ def test_sixteen_peers_declare_nobody_dead_with_a_twentieth_of_all_messages_lost
     assert story.agree() and min(live for _, _, live in story.views) == 16
 
 
+@pytest.mark.fault("kill")
 def test_five_that_are_killed_of_sixteen_are_missed_by_every_survivor_within_15_s() -> None:
     story = Story(at(20.0, "crash", 0, 3, 6, 9, 12))
     story.run(36.0)
@@ -136,6 +138,7 @@ def test_a_restarted_peer_is_a_full_member_again_within_5_s() -> None:
 
 
 @pytest.mark.fault("split")
+@pytest.mark.fault("split")
 def test_two_halves_that_were_apart_for_a_minute_have_full_views_within_90_s() -> None:
     story = Story({"at": 20.0, "kind": "partition", "groups": ["0-7"], "heal": 80.0})
     story.run(79.0)
@@ -146,6 +149,7 @@ def test_two_halves_that_were_apart_for_a_minute_have_full_views_within_90_s() -
     story.agree_after(80.1, within=89.9)
 
 
+@pytest.mark.fault("long split")
 @pytest.mark.fault("long split")
 @pytest.mark.slow
 def test_two_halves_that_were_apart_for_more_than_a_day_are_one_again() -> None:
@@ -209,6 +213,7 @@ def test_two_peers_mix_in_every_round_after_the_second_has_joined() -> None:
 
 
 @pytest.mark.fault("alone")
+@pytest.mark.fault("alone")
 def test_who_sees_nobody_alive_trains_on_slowly_and_meets_the_others_where_they_are() -> None:
     story = Story(
         {"at": 10.0, "kind": "partition", "groups": [[0]], "heal": 70.0},
@@ -236,6 +241,7 @@ def test_the_same_seed_gives_the_same_story_and_sealing_for_real_changes_nothing
     assert told[0] == told[1] == told[2]
 
 
+@pytest.mark.fault("churn")
 @pytest.mark.fault("churn")
 @pytest.mark.parametrize("kind", ["exponential", "epidemic", "complete"])
 def test_every_overlay_carries_a_run_to_its_end_through_churn(kind: str) -> None:
