@@ -70,6 +70,12 @@ class Link:
     def is_up(self) -> bool:
         return self.up.done() and not self.over.done()
 
+    def announce(self) -> None:
+        """Say that this link is there to be answered over: not before whoever hears the answers has a link to send on."""
+        token = SystemEntropy().draw(TOKEN_BYTES)
+        self.send((announcement(CONTROL, token),), bulk=False)
+        self.send((announcement(BULK, token),), bulk=True)
+
     def send(self, frames: Frames, bulk: bool) -> bool:
         """False when this much is waiting already that the message was dropped. Never waits; the order is kept."""
         socket = self._sockets[bulk]
@@ -125,9 +131,6 @@ class Link:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._waiting_for -= 1
             if self._waiting_for == 0 and not self.over.done():
-                token = SystemEntropy().draw(TOKEN_BYTES)
-                self.send((announcement(CONTROL, token),), bulk=False)
-                self.send((announcement(BULK, token),), bulk=True)
                 self.up.set_result(None)
         else:
             self._end_when_read(_FAILURES.get(event, "the connection ended"))

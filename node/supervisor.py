@@ -117,6 +117,7 @@ class Supervisor:
             await asyncio.wait((link.up, link.over), timeout=self._patience.handshake_s, return_when=asyncio.FIRST_COMPLETED)
             if link.is_up:
                 self.link = link
+                link.announce()
                 self._report(True, "")
                 await link.over
             trouble = link.over.result() if link.over.done() else "no answer"
