@@ -65,7 +65,6 @@ def node_init(
     request: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a request to be certified here; see p2pfl network sign.")
     ] = None,
-    relay: Annotated[bool, typer.Option("--relay", help="Request to be a relay.")] = False,
     address: Annotated[
         str, typer.Option(help="HOST:PORT at which the others reach it, for a network's file.")
     ] = "127.0.0.1:7780",
@@ -84,7 +83,7 @@ def node_init(
     here = place.named(directory, name)
     passphrase = new_passphrase(no_passphrase, passphrase_fd)
     if request is not None:
-        asked = enrol_by_request(name, here, request, passphrase, relay)
+        asked = enrol_by_request(name, here, request, passphrase)
         told = {"id": asked.identity.hex(), "directory": str(here.path), "request": str(request)}
         typer.echo(answer(told) if json_ else f"request  {request}")
         next_ = f"p2pfl node join CREDENTIAL --dir {here.path}"

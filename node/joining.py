@@ -21,7 +21,7 @@ from node.sockets import TransportKeys
 from node.terms import of_charter
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission.authority import check_name
-from p2pfl.protocol.admission.certificate import Credential, Role
+from p2pfl.protocol.admission.certificate import Credential
 from p2pfl.protocol.admission.credential_line import CredentialLine
 from p2pfl.protocol.admission.invite import InviteLine
 from p2pfl.protocol.admission.join import question
@@ -84,9 +84,8 @@ def join(line: Line, name: str, directory: Path | None, settings: NodeSettings, 
         raise Failure("other_network", message, "Choose another --dir.", ExitCode.IDENTITY)
     papers.check_standing(known, identity.peer_id)
     certificate = papers.credential(here).certificate
-    if certificate.role is not Role.RELAY:  # a relay has no task
-        charter = known.charters.current
-        check(charter, of_charter(charter), settings, identity.peer_id)
+    charter = known.charters.current
+    check(charter, of_charter(charter), settings, identity.peer_id)
     node_settings.save(here, settings)
     return Membership(known.name, certificate.name, certificate.role.name.lower(), len(known.roster.members) - 1, here)
 

@@ -22,11 +22,6 @@ Key = Annotated[Path | None, typer.Option(metavar="FILE", help="The root key, wh
 Days = Annotated[float, typer.Option(help="How long the certificate lasts, at most 90.")]
 
 
-class Part(StrEnum):
-    MEMBER = "member"
-    RELAY = "relay"
-
-
 class Because(StrEnum):
     LEFT = "left"
     STOLEN = "stolen"
@@ -75,7 +70,6 @@ def network_create(
 def network_invite(
     ttl: Annotated[str, typer.Option(help="How long it is good: 30m, 1h, 7d; at most 30d.")] = "1h",
     uses: Annotated[int, typer.Option(help="How many may join by it.")] = 1,
-    role: Annotated[Part, typer.Option(help="A relay learns nothing and forwards for those behind NAT.")] = Part.MEMBER,
     directory: Directory = None,
     key: Key = None,
     passphrase_fd: PassphraseFd = None,
@@ -92,10 +86,10 @@ def network_invite(
 
     here = place.found(directory)
     office = Office.open(here, key, known_passphrase(passphrase_fd))
-    line, invite = office.invite(seconds(ttl), uses, Role[role.name])
+    line, invite = office.invite(seconds(ttl), uses, Role.MEMBER)
     until = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(invite.not_after))
     if json_:
-        data = {"invite": str(line), "expires": invite.not_after, "uses": uses, "role": role, "addresses": line.addresses}
+        data = {"invite": str(line), "expires": invite.not_after, "uses": uses, "addresses": line.addresses}
         typer.echo(answer(data))
     else:
         typer.echo(str(line))
@@ -134,7 +128,7 @@ def network_sign(
         return
     asked = read_request(line_in(request))
     line = office.certify(asked, days)
-    told = {"name": asked.name, "id": asked.identity.hex(), "credential": str(line), "is_relay": asked.is_relay}
+    told = {"name": asked.name, "id": asked.identity.hex(), "credential": str(line)}
     typer.echo(answer(told) if json_ else str(line))
     typer.echo(f"For {plain(asked.name)}, {asked.identity.hex()[:16]}: p2pfl node join LINE, in its folder", err=True)
 

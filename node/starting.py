@@ -14,7 +14,6 @@ from node.node_settings import NodeSettings
 from node.setup import Setup
 from node.terms import of_charter
 from p2pfl.failure import ExitCode, Failure
-from p2pfl.protocol.admission.certificate import Role
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.identity import Identity
 from p2pfl.report.plain import plain
@@ -65,7 +64,6 @@ def prepared_founded(directory: NodeDirectory, identity: Identity, settings: Nod
     credential = known.roster.credential(own)
     assert credential is not None, "its standing is good"
     certificate = credential.certificate
-    is_relay = certificate.role is Role.RELAY
     addresses = settings.advertised()
     return Setup(
         network=charter.name,
@@ -78,7 +76,7 @@ def prepared_founded(directory: NodeDirectory, identity: Identity, settings: Nod
         gossip=terms.rules,
         send_to=(),
         weights={},
-        task=terms.task.model_dump() if is_relay else task_of(terms, settings),
+        task=task_of(terms, settings),
         data=terms.data.model_dump(),
         training=terms.training.model_dump(),
         codec=terms.codec.model_dump(),

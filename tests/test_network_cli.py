@@ -231,12 +231,12 @@ def test_an_invite_names_other_members_too_so_that_one_can_join_while_this_node_
         assert desk.does(*desk.joining(invite["invite"], "c"), "--json").data["member"] == "node-c"
 
 
-def test_an_invite_is_for_as_many_as_it_says_and_a_relay_is_one(desk: Desk) -> None:
+def test_an_invite_is_for_as_many_members_as_it_says(desk: Desk) -> None:
     a = desk.founds()
-    line = desk.invites("--uses", "2", "--role", "relay")
+    line = desk.invites("--uses", "2")
     with answering(a):
-        assert desk.does(*desk.joining(line, "b"), "--json").data["role"] == "relay"
-        assert desk.does(*desk.joining(line, "c"), "--json").data["role"] == "relay"
+        assert desk.does(*desk.joining(line, "b"), "--json").data["role"] == "member"
+        assert desk.does(*desk.joining(line, "c"), "--json").data["role"] == "member"
         refused = desk.is_refused(*desk.joining(line, "d"))
     assert (refused.code, "invite_spent" in refused.err) == (6, True)
 
@@ -353,13 +353,26 @@ def test_where_a_node_listens_from_now_on_is_remembered(desk: Desk, becoming: li
     assert desk.does("network", "invite", "--dir", "a", "--json").data["addresses"] == ["127.0.0.1:45674"]
 
 
-def test_a_relay_needs_no_task_and_joining_can_be_starting(desk: Desk, becoming: list[Setup]) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("network", "invite", "--dir", "a", "--role", "relay"),
+        ("node", "init", "--name", "b", "--request", "b.request", "--relay"),
+    ],
+)
+def test_nobody_can_ask_to_forward_for_others(desk: Desk, words: tuple[str, ...]) -> None:
+    desk.founds()
+    said = desk.types(*words)
+    assert (said.code, "No such option" in said.err) == (2, True), said
+
+
+def test_joining_can_be_starting(desk: Desk, becoming: list[Setup]) -> None:
     Path("wards.py").write_text(TASK.format(width=4))
     a = desk.founds("wards", "a", "--task", "wards.py:task")
-    line = desk.invites("--role", "relay")
+    line = desk.invites()
     with answering(a):
-        said = desk.types(*desk.joining(line, "b", "--start"))
-    assert "node-b is a relay of wards" in said.err
+        said = desk.types(*desk.joining(line, "b", "--start", "--task", "wards.py:task"))
+    assert "node-b is a member of wards" in said.err
     desk.is_refused("node", "start", "--dir", "b")
     assert [told.own.name for told in becoming] == ["node-b", "node-b"]
     desk.is_refused("node", "start", "--dir", "a")

@@ -42,7 +42,9 @@ _FORMAT = 1
 
 
 class Role(IntEnum):
-    """What a certificate lets its holder do: take part; take part and forward for others; sign certificates and invites."""
+    """What a certificate lets its holder do: take part; sign certificates and invites.
+
+    RELAY is in the format only: it lets its holder do what MEMBER does, and no command hands it out."""
 
     MEMBER = 0
     RELAY = 1
