@@ -34,6 +34,7 @@ from p2pfl.protocol.admission.record import Record, state
 from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.charter import Charter, Member
 from p2pfl.protocol.events import (
+    DialRefused,
     Event,
     FrameReceived,
     IdentityConflict,
@@ -185,6 +186,11 @@ class Founded:
             case _:
                 pass
         return False
+
+    def refused(self, peer: PeerId) -> None:
+        """A member's machine said that nobody listens there; its suspicion may end sooner."""
+        if self._running is not None:
+            self._running.live.tell(DialRefused(peer))
 
     def conflicted(self, conflict: IdentityConflict) -> None:
         """Two machines say that they are one and the same member."""

@@ -135,6 +135,7 @@ class Network:
             on_stranger=on_stranger,
             keys_of=founded.keys_of if founded is not None else None,
             addresses_of=founded.addresses_of if founded is not None else None,
+            on_dial_refused=founded.refused if founded is not None else None,
         )
         observation.listens_at = str(await links.start())
         observation.links = links

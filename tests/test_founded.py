@@ -1,6 +1,9 @@
 """A founded network of real nodes on loopback: they come by an invite, learn together, and go in every way there is."""
 
+import asyncio
 import json
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,19 +14,26 @@ from typing import Any
 import psutil
 import pytest
 
+from node import node_settings
 from node.control import Caller
 from node.directory import NodeDirectory
+from node.enrolment import identity_in
 from node.founding import found
 from node.joining import join, new_identity
 from node.local import _free_ports
+from node.network import Network
 from node.node_settings import NodeSettings, settings_of
 from node.office import Office, revoke
+from node.starting import prepared_founded
 from node.terms import Terms
 from p2pfl.failure import Failure
 from p2pfl.protocol.admission.certificate import Role
 from p2pfl.protocol.admission.revocation import Cause
+from p2pfl.protocol.events import Instant, MembershipEffect, PeerId
+from p2pfl.protocol.membership.membership import Membership
 from p2pfl.settings import GossipSection, TaskSection, TrainingSection
 from tests.nodes import started
+from tests.test_network_cli import answering
 
 LIMIT_S = 40.0
 TERMS = Terms(
@@ -183,3 +193,29 @@ def test_members_learn_together_and_go_by_a_crash_by_revocation_and_in_peace(war
     assert cat.ended()[0] == 0
     until(lambda: ann.states()["cat"] == "left", 5.0)
     assert ann.ask("status")["membership"]["alive"] == 1
+
+
+@pytest.mark.net
+def test_membership_hears_that_nobody_listens_where_a_member_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann = founded(tmp_path)
+    line, _ = office(ann).invite(3600.0, 1, Role.MEMBER)
+    with answering(ann.folder):
+        bob = joined(tmp_path, "bob", line)
+    refused = list[bytes]()
+    hear = Membership.dial_refused
+
+    def dial_refused(membership: Membership, now: Instant, peer: PeerId) -> list[MembershipEffect]:
+        if not refused:
+            os.kill(os.getpid(), signal.SIGTERM)
+        refused.append(peer)
+        return hear(membership, now, peer)
+
+    monkeypatch.setattr(Membership, "dial_refused", dial_refused)
+    told = prepared_founded(ann.folder, identity_in(ann.folder, None), node_settings.load(ann.folder))
+
+    async def run() -> int:
+        async with asyncio.timeout(LIMIT_S):
+            return await Network(told).run()
+
+    assert asyncio.run(run()) == 143
+    assert set(refused) == {identity_in(bob.folder, None).peer_id}
