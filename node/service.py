@@ -26,7 +26,7 @@ HOMES = tuple(map(Path, ("/home", "/root", "/run/user")))
 MEMORY = re.compile(r"\d+[KMGT]?|infinity")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 WATCHDOG_S = 60
-NEVER_AGAIN = (ExitCode.USAGE, ExitCode.CONFIGURATION, ExitCode.UNFIT, ExitCode.IDENTITY)
+NEVER_AGAIN = (ExitCode.USAGE, ExitCode.CONFIGURATION, ExitCode.UNFIT, ExitCode.IDENTITY, ExitCode.MISMATCH, ExitCode.VERSION)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def test_the_trainer_can_die_the_node_can_hang_and_a_wrong_configuration_is_not_
     said = settings(unit_of(node))
     assert (said["OOMPolicy"], said["KillMode"], said["Restart"]) == ("continue", "mixed", "on-failure")
     assert (said["Type"], said["WatchdogSec"]) == ("notify", "60")
-    assert said["RestartPreventExitStatus"] == "2 3 4 6"
+    assert said["RestartPreventExitStatus"] == "2 3 4 6 9 10"
     assert said["SuccessExitStatus"] == "130 143"
 
 
