@@ -91,7 +91,7 @@ def test_a_file_gives_the_arguments_by_name_and_none_for_those_it_leaves_out() -
 def test_what_cannot_be_is_refused_in_one_line(specification: str, peers: int, message: str) -> None:
     with pytest.raises(TopologyError) as refused:
         from_specification(specification, peers, 7)
-    assert str(refused.value).startswith(message)
+    assert str(refused.value).startswith(message) and "...." not in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
@@ -111,7 +111,7 @@ def test_what_cannot_be_is_refused_in_one_line(specification: str, peers: int, m
 def test_arguments_by_name_are_checked_too(specification: str, arguments: dict[str, float], message: str) -> None:
     with pytest.raises(TopologyError) as refused:
         from_specification(specification, 8, 7, **arguments)
-    assert str(refused.value).startswith(message)
+    assert str(refused.value).startswith(message) and "...." not in str(refused.value)
 
 
 @given(st.sampled_from(["torus", "grid"]), st.integers(1, 400))

@@ -70,6 +70,11 @@ def usage(name: str) -> str:
     return f"{name}[:{arguments}]" if family.sized_by_peers else f"{name}:{arguments}"
 
 
+def _ended(text: str) -> str:
+    """As the end of a sentence: no fourth dot after three."""
+    return text if text.endswith("...") else f"{text}."
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """A kind: `build(peers, seed, **arguments)`, given all its arguments, or any of them where the peers say the rest."""
@@ -189,29 +194,29 @@ def _given(name: str, family: Family, inline: str, named: dict[str, Given]) -> d
     if family.many:
         return _given_many(name, family.arguments[0], after_colon, named)
     if len(after_colon) > len(family.arguments):
-        raise TopologyError(f"{name}: too many arguments in {inline!r}.", f"Write {usage(name)}.")
+        raise TopologyError(f"{name}: too many arguments in {inline!r}.", f"Write {_ended(usage(name))}")
     positional: dict[str, Given] = dict(zip(family.arguments, after_colon, strict=False))
     for argument in named:
         if argument not in family.arguments:
-            raise TopologyError(f"{name} has no {argument}.", f"Leave it out, and write {usage(name)}.")
+            raise TopologyError(f"{name} has no {argument}.", f"Leave it out, and write {_ended(usage(name))}")
         if argument in positional:
             raise TopologyError(f"{name}: {argument} is given twice.", "Give it by name or after the colon.")
     given = {argument: _number(name, argument, value) for argument, value in (positional | named).items()}
     missing = [argument for argument in family.arguments if argument not in given]
     if missing and not family.sized_by_peers:
-        raise TopologyError(f"{name} needs {' and '.join(missing)}.", f"Write {usage(name)}.")
+        raise TopologyError(f"{name} needs {' and '.join(missing)}.", f"Write {_ended(usage(name))}")
     return given
 
 
 def _given_many(name: str, argument: str, after_colon: list[str], named: dict[str, Given]) -> dict[str, Any]:
     for other in named:
         if other != argument:
-            raise TopologyError(f"{name} has no {other}.", f"Leave it out, and write {usage(name)}.")
+            raise TopologyError(f"{name} has no {other}.", f"Leave it out, and write {_ended(usage(name))}")
     if after_colon and named:
         raise TopologyError(f"{name}: {argument} is given twice.", "Give it by name or after the colon.")
     values = named.get(argument, after_colon)
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-        raise TopologyError(f"{name} needs {argument}.", f"Write {usage(name)}.")
+        raise TopologyError(f"{name} needs {argument}.", f"Write {_ended(usage(name))}")
     return {argument: [_number(name, argument, value) for value in values]}
 
 
