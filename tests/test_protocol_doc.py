@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from node import routes
 from p2pfl.protocol import errors, wire
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.membership import gossip_wire
@@ -50,7 +51,24 @@ def reasons() -> str:
     return "\n".join(rows)
 
 
-TABLES = {"messages": messages, "limits": limits, "reasons": reasons}
+def announced() -> str:
+    """What a dialler says first, byte by byte."""
+    told = [routes.announcement(channel, bytes(routes.TOKEN_BYTES)) for channel in (routes.CONTROL, routes.BULK)]
+    (magic,) = {one[: -routes.TOKEN_BYTES - 1] for one in told}
+    assert {len(one) for one in told} == {routes.ANNOUNCEMENT_BYTES} and all(map(routes.is_announcement, told))
+    channels = [f"`{one[len(magic) :][:1].decode()}`" for one in told]
+    return "\n".join(
+        [
+            "| bytes | what |",
+            "|---|---|",
+            f"| {len(magic)} | `{magic[:-1].decode()}`, and a zero byte |",
+            f"| 1 | the channel: {channels[0]} control, {channels[1]} bulk |",
+            f"| {routes.TOKEN_BYTES} | the token: random, another for each link, the same on both of its connections |",
+        ]
+    )
+
+
+TABLES = {"messages": messages, "announcement": announced, "limits": limits, "reasons": reasons}
 
 
 def generated(text: str) -> str:
