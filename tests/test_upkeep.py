@@ -39,7 +39,7 @@ async def test_a_node_that_only_starts_can_be_asked_and_is_asked_to_leave_once(t
         keeping.leaving()
 
     keeping, _ = upkeep(tmp_path, leave)
-    await keeping.open(tmp_path / "control.sock", 0)
+    await keeping.open(tmp_path / "control.sock", 0, {})
 
     def ask(name: str) -> object:
         with Caller(tmp_path / "control.sock", LIMIT_S) as caller:
@@ -58,7 +58,7 @@ async def test_a_node_that_only_starts_can_be_asked_and_is_asked_to_leave_once(t
 @on_loop
 async def test_a_folder_that_takes_no_socket_is_told_of_and_costs_no_more(tmp_path: Path) -> None:
     keeping, journal = upkeep(tmp_path)
-    await keeping.open(tmp_path / "no" / "control.sock", 0)
+    await keeping.open(tmp_path / "no" / "control.sock", 0, {})
     assert journal.incidents["no_control"] == 1
     keeping.close()
 
@@ -69,7 +69,7 @@ async def test_a_port_for_metrics_that_is_taken_stops_the_start(tmp_path: Path) 
     taken = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
     keeping, _ = upkeep(tmp_path)
     with pytest.raises(Failure, match="--metrics-port"):
-        await keeping.open(tmp_path / "control.sock", taken.sockets[0].getsockname()[1])
+        await keeping.open(tmp_path / "control.sock", taken.sockets[0].getsockname()[1], {})
     keeping.close()
     taken.close()
 
