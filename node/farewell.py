@@ -1,11 +1,12 @@
-"""The last message to somebody who was revoked: why nobody will answer any more, so that it can tell its owner and end."""
+"""What a member is told of itself, so that it can tell its owner and end: that it was revoked, or that another machine runs
+under its identity."""
 
 from p2pfl.protocol.admission.revocation import REVOCATION
 from p2pfl.protocol.admission.roster import Roster
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.membership import gossip_wire
-from p2pfl.protocol.membership.gossip_wire import Records, Revoked, encode_item
+from p2pfl.protocol.membership.gossip_wire import Introduction, Records, Revoked, encode_item
 
 
 def farewell(roster: Roster, peer: PeerId) -> bytes | None:
@@ -17,3 +18,9 @@ def farewell(roster: Roster, peer: PeerId) -> bytes | None:
     about = {peer, credential.token, issuer}
     items = [encode_item(Revoked(data)) for data in roster.revocations if REVOCATION.read(data).subject in about]
     return gossip_wire.encode(Records(b"".join(items)))
+
+
+def own_record(roster: Roster, peer: PeerId) -> bytes | None:
+    """The frame with the newest record of a member, to itself: news for it only where another machine has signed that one."""
+    record = roster.records.get(peer)
+    return gossip_wire.encode(Records(encode_item(Introduction(record.data)))) if record is not None else None

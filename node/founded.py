@@ -18,7 +18,7 @@ from node.directory import NodeDirectory
 from node.door import JoinDoor
 from node.entropy import instant
 from node.exchange import Exchange, LinkSet, concerns
-from node.farewell import farewell
+from node.farewell import farewell, own_record
 from node.journal import Journal
 from node.keeper import Keeper
 from node.live_peer import LivePeer
@@ -154,7 +154,7 @@ class Founded:
         it may say good-bye. Raises `Failure` where the door can't be opened."""
         keeper = Keeper(self._loop, self._directory, self._papers, lambda text: journal.incident("papers_not_kept", text))
         exchange = Exchange(self._papers, links, peer, journal, self._follow)
-        self._running = running = _Running(links, live, journal, end, keeper, exchange)
+        self._running = running = _Running(links, live, peer, journal, end, keeper, exchange)
         if self._setup.door:
             running.door = await self._opened_door(signer, journal)
         running.pulse = Pulse(self._loop, BEAT_S, self._beat)
@@ -191,6 +191,15 @@ class Founded:
         """A member's machine said that nobody listens there; its suspicion may end sooner."""
         if self._running is not None:
             self._running.live.tell(DialRefused(peer))
+
+    def called(self, peer: PeerId) -> None:
+        """A member has dialled a new link to us. If another machine runs under its identity since, it hears of it there: what
+        we send otherwise goes to where the newest record says."""
+        running, frame = self._running, own_record(self.roster, peer)
+        if running is None or frame is None:
+            return
+        if running.peer.allowances.admits(peer, len(frame), instant().monotonic):
+            running.links.answer(peer, (frame,))
 
     def conflicted(self, conflict: IdentityConflict) -> None:
         """Two machines say that they are one and the same member."""
@@ -331,6 +340,7 @@ class _Running:
 
     links: LinkSet
     live: LivePeer
+    peer: Peer
     journal: Journal
     end: Callable[[Failure, bool], None]
     keeper: Keeper

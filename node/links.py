@@ -50,12 +50,13 @@ class Links:
         keys_of: Callable[[PeerId], tuple[bytes, ...]] | None = None,
         addresses_of: Callable[[PeerId], tuple[str, ...]] | None = None,
         on_dial_refused: Callable[[PeerId], None] | None = None,
+        on_called: Callable[[PeerId], None] = lambda _peer: None,
     ) -> None:
         """`members` may change, as long as `members_changed` is told. `keys_of` a member are the transport keys with which it
         may call, the newest first, at most two; without it, the one in `members`. `addresses_of` a member, or of ourselves, are
         what its own record states, at most three; without it, the one in `members`, which an operator vouches for.
         `on_stranger` hears, in words and seldom, of who was refused at the gate; `on_dial_refused` of every dial at which the
-        member's machine said that nobody listens there."""
+        member's machine said that nobody listens there; `on_called` of every link that a member has dialled to us."""
         self.bytes_sent: Counter[PeerId] = Counter()
         self.bytes_received: Counter[PeerId] = Counter()
         self.messages_sent: Counter[PeerId] = Counter()
@@ -71,6 +72,7 @@ class Links:
         self._on_event = on_event
         self._on_stranger = on_stranger
         self._on_dial_refused = on_dial_refused
+        self._on_called = on_called
         self._patience = patience or Patience()
         self._dialling = Dialling(self._patience)
         # Jitter need not be unforeseeable, only different from peer to peer.
@@ -97,7 +99,7 @@ class Links:
             self._patience,
             self._peers,
             self._hearing,
-            lambda peer: self._carriers.dialled_us(peer),
+            self._called,
         )
         self._carriers = Carriers(self._loop, self._listener, self._tell, self._patience.heartbeat_s)
         try:
@@ -182,6 +184,13 @@ class Links:
             self.bytes_sent[to] += sum(map(len, frames))
         else:
             self.dropped[to] += 1
+
+    def answer(self, to: PeerId, frames: Frames) -> None:
+        """Hand a message to the newest link that this member has dialled to us, though we may have one of our own to it: two
+        machines with one identity may be at the ends of the two."""
+        if self._answer(to, frames, bulk=False):
+            self.messages_sent[to] += 1
+            self.bytes_sent[to] += sum(map(len, frames))
 
     @property
     def refused(self) -> int:
@@ -274,6 +283,11 @@ class Links:
         self._dialling.is_on_loopback = (
             self._stated is None or self._listens.is_loopback or any(Address.parse(text).is_loopback for text in stated)
         )
+
+    def _called(self, peer: PeerId) -> None:
+        self._carriers.dialled_us(peer)
+        if not self._is_closed:
+            self._on_called(peer)
 
     def _answer(self, to: PeerId, frames: Frames, bulk: bool) -> bool:
         """Over the link that the other has dialled."""

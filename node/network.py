@@ -136,6 +136,7 @@ class Network:
             keys_of=founded.keys_of if founded is not None else None,
             addresses_of=founded.addresses_of if founded is not None else None,
             on_dial_refused=founded.refused if founded is not None else None,
+            on_called=founded.called if founded is not None else lambda _peer: None,
         )
         observation.listens_at = str(await links.start())
         observation.links = links

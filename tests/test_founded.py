@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -80,10 +81,10 @@ class Ward:
         self.process.kill()
         self.process.communicate()
 
-    def ended(self) -> tuple[int, str]:
+    def ended(self, limit_s: float = LIMIT_S) -> tuple[int, str]:
         """Its exit code and all that it said, once it has ended."""
         assert self.process is not None
-        said, _ = self.process.communicate(timeout=LIMIT_S)
+        said, _ = self.process.communicate(timeout=limit_s)
         return self.process.returncode, said
 
 
@@ -219,3 +220,25 @@ def test_membership_hears_that_nobody_listens_where_a_member_was(tmp_path: Path,
 
     assert asyncio.run(run()) == 143
     assert set(refused) == {identity_in(bob.folder, None).peer_id}
+
+
+@pytest.mark.fault("doubles")
+@pytest.mark.net
+@pytest.mark.slow
+def test_of_two_machines_with_one_folder_the_elder_ends_though_everybody_else_talks_to_the_younger(tmp_path: Path) -> None:
+    ann = founded(tmp_path)
+    bob, copy = Ward(tmp_path / "bob"), Ward(tmp_path / "copy")
+    with ended_after(ann, bob, copy):
+        ann.start()
+        until(lambda: ann.ask("status")["state"] != "starting")
+        line, _ = office(ann).invite(3600.0, 1, Role.MEMBER)
+        joined(tmp_path, "bob", line)
+        shutil.copytree(bob.folder.path, copy.folder.path)
+        bob.start()
+        until(lambda: bob.states() == {"ann": "alive", "bob": "alive"})
+        until(lambda: "ann" in bob.neighbors() and bob.neighbors()["ann"]["applied"] > 0)
+        copy.process = started("node", "start", "--dir", "copy", "--listen", settings().listen, cwd=tmp_path)
+        until(lambda: "ann" in copy.neighbors() and copy.neighbors()["ann"]["applied"] > 0)
+        code, said = bob.ended(limit_s=100.0)  # it has to hold ann for dead, and to dial it again: at most 45 s later
+        assert (code, "Another machine runs with this node's identity" in said) == (6, True), said
+        assert copy.states() == {"ann": "alive", "bob": "alive"}

@@ -6,10 +6,11 @@ import os
 import pytest
 import zmq
 
+from node.links import Links
 from node.routes import BULK, CONTROL, Routes, announcement
 from node.sockets import FRAME_MAX, OUTBOX_MAX
 from p2pfl.protocol.events import Event, FrameReceived, LinkDown, LinkUp, PeerId
-from tests.loopback import LIMIT_S, RESTLESS, End, Network, Wire, on_loop, pair
+from tests.loopback import CALM, LIMIT_S, NETWORK, RESTLESS, End, Network, Wire, on_loop, pair
 
 pytestmark = pytest.mark.net
 
@@ -33,6 +34,25 @@ async def exchange(a: End, b: End) -> None:
         one.links.send(other.id, (b"still here",))
         message = await other.message()
         assert (message.hop, message.frames) == (one.id, (b"still here",))
+
+
+@on_loop
+async def test_of_two_machines_with_one_identity_the_one_that_calls_can_be_answered_though_our_link_is_to_the_other() -> None:
+    async with Network(2) as network:
+        called: asyncio.Queue[PeerId] = asyncio.Queue()
+        heard: asyncio.Queue[Event] = asyncio.Queue()
+        elder, twin = await network.start(1), await network.start(1, "127.0.0.1:0")
+        own = network.identities[0]
+        links = Links(NETWORK, network.members, own, "127.0.0.1:0", heard.put_nowait, CALM, on_called=called.put_nowait)
+        network.place(0, str(await links.start()))
+        links.dial(elder.id)  # at the twin's address, which is the newest
+        assert await asyncio.wait_for(heard.get(), LIMIT_S) == LinkUp(elder.id)
+        elder.links.dial(own.peer_id)
+        assert await asyncio.wait_for(called.get(), LIMIT_S) == elder.id
+        links.send(elder.id, (b"to the newest",))
+        links.answer(elder.id, (b"to who called",))
+        assert ((await twin.message()).frames, (await elder.message()).frames) == ((b"to the newest",), (b"to who called",))
+        await links.close(0)
 
 
 # ---- full part -----------------------------------------------------------------------------------------------------------
