@@ -7,7 +7,9 @@ from enum import Enum, auto
 from node.listener import Listener
 from p2pfl.protocol.events import LinkDown, LinkUp, PeerId
 
-_SETTLE_S = 1.0  # after our link has ended, until theirs is tried: both end with the process, and ours is often back by then
+_SETTLE_S = 1.0
+"""Until theirs is tried where ours can't be made. Whoever has just dialled us can be dialled as a rule, and what is said over
+two links one after the other may come in another order; and when a process has ended, so have both."""
 
 
 class _Carrier(Enum):
@@ -45,18 +47,18 @@ class Carriers:
 
     def own_changed(self, peer: PeerId, is_up: bool) -> None:
         """Our link came up, or ended, or the first attempt failed."""
-        had_one = peer in self._carriers
         self._carry(peer, _Carrier.OWN_LINK if is_up else _Carrier.NONE)
         if not is_up:
-            self._loop.call_later(_SETTLE_S if had_one else 0.0, self._try, peer)
+            self._loop.call_later(_SETTLE_S, self._try, peer)
 
     def dialled_us(self, peer: PeerId) -> None:
         """There is a new link of theirs."""
         carrier = self._carriers.get(peer)
         if carrier is _Carrier.ITS_LINK:
             self._carry(peer, _Carrier.NONE)
-        if carrier is not None and carrier is not _Carrier.OWN_LINK:
             self._carry(peer, _Carrier.ITS_LINK)
+        elif carrier is _Carrier.NONE:
+            self._loop.call_later(_SETTLE_S, self._try, peer)
 
     def theirs_lost(self) -> None:
         """Some links of theirs are no more: tell so, from the loop."""

@@ -286,6 +286,8 @@ class Links:
 
     def _called(self, peer: PeerId) -> None:
         self._carriers.dialled_us(peer)
+        if peer in self._supervisors:
+            self._supervisors[peer].dial_now()
         if not self._is_closed:
             self._on_called(peer)
 

@@ -68,6 +68,11 @@ class Supervisor:
         if contact != self._tried:
             self._moved.set()
 
+    def dial_now(self) -> None:
+        """The member is there, since it has just dialled us: where there is no link, waiting any longer makes no sense."""
+        if self._attempt is None:
+            self._moved.set()
+
     def stop(self, linger_s: float = 0.0) -> None:
         """Hang up and dial no more. `task` ends soon after."""
         if self.link is not None:

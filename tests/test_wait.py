@@ -111,3 +111,28 @@ def test_whoever_was_never_heard_has_no_opinion() -> None:
     for peer in OTHERS[:3]:
         stage.neighbors.of(peer).link_down()
     assert stage.wait.round_to_join() == 0
+
+
+def test_an_update_that_is_here_is_waited_for_until_it_is_open_though_no_link_is_up() -> None:
+    """A neighbor that has dialled us may send before our own link to it is up, and opening an update is our own work."""
+    stage = Stage(static_plan(OWN, OTHERS[:2], {OWN: 0.5, OTHERS[0]: 0.25, OTHERS[1]: 0.25}), {})
+    stage.wait.end(0.0)  # the first of all waits for everybody; the next does not
+    stage.wait.begin(0.0, least=0.0)
+    update = coming(OTHERS[0], 0)
+    stage.slots.place(update)
+    stage.neighbors.of(OTHERS[0]).link_down()
+    stage.neighbors.of(OTHERS[1]).is_parted = True
+    for peer in OTHERS[:2]:
+        stage.wait.look_at(peer)
+    assert stage.wait.is_complete(0.0) is False  # cut off: nobody is linked
+    stage.neighbors.of(OTHERS[1]).is_parted = False
+    stage.slots.place(opened := coming(OTHERS[1], 0))
+    opened.received, opened.payload = 1, Payload(1, b"", b"v")
+    stage.wait.look_at(OTHERS[1])
+    assert stage.wait.is_complete(0.0)
+    update.received = 1
+    stage.wait.look_at(OTHERS[0])
+    assert not stage.wait.is_complete(0.0)
+    update.payload = Payload(1, b"", b"v")
+    stage.wait.look_at(OTHERS[0])
+    assert stage.wait.is_complete(0.0)

@@ -32,6 +32,11 @@ class Arriving:
     def sender(self) -> PeerId:
         return PeerId(self.header.signer)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether all of it came, so that only opening it is left, for which nobody's link is needed."""
+        return self.received == len(self.digests)
+
     def arrived(self) -> Arrived:
         """What `Learn` gets of it, once it is whole."""
         if self.payload is None:

@@ -167,7 +167,7 @@ class Wait:
         """Whether this round's update of a neighbor can still come, and is not here."""
         update = self._slots.current(peer)
         if update is not None and update.header.step == self._slots.round:
-            return update.payload is None and neighbor.is_ready
+            return update.payload is None and (update.is_here or neighbor.is_ready or self._is_gathering)
         if not neighbor.is_ready:
             return self._is_gathering and not neighbor.is_parted
         return not neighbor.is_parted and self._slots.later(peer) is None
