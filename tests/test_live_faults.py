@@ -153,7 +153,11 @@ async def test_every_side_of_a_split_trains_on_and_all_are_one_after_it(tmp_path
             cluster.split(*sides)
             for side in sides:
                 others = {node.name for node in cluster.nodes} - {node.name for node in side}
-                await cluster.until(lambda side=side, others=others: all(set(n.rounds[-1]["missing"]) == others for n in side))
+                await cluster.until(
+                    lambda side=side, others=others: all(
+                        node.rounds and set(node.rounds[-1]["missing"]) == others for node in side
+                    )
+                )
             await cluster.reach(5)
         cluster.heal()
         await cluster.hear_each_other(limit_s=10)
