@@ -293,6 +293,8 @@ class Links:
 
     def _answer(self, to: PeerId, frames: Frames, bulk: bool) -> bool:
         """Over the link that the other has dialled."""
+        if self._is_closed:
+            return False
         had_route = self._listener.has_route(to)
         is_sent = self._listener.answer(to, frames, bulk)
         if had_route and not self._listener.has_route(to):

@@ -72,6 +72,16 @@ async def test_a_member_that_can_not_be_dialled_is_answered_over_the_link_it_dia
 
 
 @on_loop
+async def test_whoever_has_closed_sends_nothing_over_a_link_that_was_dialled_to_it() -> None:
+    async with Network(2) as network:
+        a, hidden = await open_and_hidden(network)
+        await exchange(a, hidden)
+        await a.links.close(0)
+        a.links.send(hidden.id, (b"too late",))
+        assert a.links.dropped[hidden.id] == 1
+
+
+@on_loop
 @pytest.mark.parametrize("bulk", [False, True])
 async def test_answers_keep_their_order_whatever_their_size(bulk: bool) -> None:
     async with Network(2) as network:
