@@ -105,20 +105,12 @@ Message = Hello | Offer | Credit | Chunk | Bye
 
 def encode(message: Message) -> bytes:
     """The first frame of a message."""
-    kind = type(message)
-    return pack_values([PROTOCOL_VERSION, _NUMBERS[kind], *write_fields(message, FIELDS[kind])])
+    return write_message(message, _NUMBERS, FIELDS)
 
 
 def decode(frame: bytes) -> Message:
     """The message of a first frame. Raises `RejectedFrame` with BAD_HEADER, VERSION or KIND, and nothing else."""
-    require(3 <= len(frame) <= HEADER_FRAME_MAX and 0x90 <= frame[0] <= 0x9F and frame[1] <= 0x7F)
-    if frame[1] != PROTOCOL_VERSION:
-        raise RejectedFrame(Reason.VERSION)
-    kind = KINDS.get(frame[2])
-    if kind is None:
-        raise RejectedFrame(Reason.KIND)
-    fields = FIELDS[kind]
-    message: Message = kind(*read_fields(unpack_values(frame, 2 + len(fields))[2:], fields))
+    message: Message = read_message(frame, HEADER_FRAME_MAX, KINDS, FIELDS)
     if isinstance(message, Offer):
         require(len(message.digests) == chunk_count(message.length))
     return message
@@ -296,6 +288,24 @@ def split(frames: tuple[Sized, ...]) -> tuple[bytes, Sized | None]:
     if body is not None and len(body) > CHUNK_BYTES + TAG_BYTES:
         raise RejectedFrame(Reason.BAD_FRAMES)
     return head, body
+
+
+def write_message(message: object, numbers: dict[type[Any], int], fields: dict[type[Any], dict[str, Field]]) -> bytes:
+    """The first frame of a message of one of these kinds: protocol version, number of the kind, fields in their order."""
+    kind = type(message)
+    return pack_values([PROTOCOL_VERSION, numbers[kind], *write_fields(message, fields[kind])])
+
+
+def read_message(frame: bytes, most: int, kinds: dict[int, type[Any]], fields: dict[type[Any], dict[str, Field]]) -> Any:
+    """And back, of at most so many bytes. Raises `RejectedFrame` with BAD_HEADER, VERSION or KIND, and nothing else."""
+    require(3 <= len(frame) <= most and 0x90 <= frame[0] <= 0x9F and frame[1] <= 0x7F)
+    if frame[1] != PROTOCOL_VERSION:
+        raise RejectedFrame(Reason.VERSION)
+    kind = kinds.get(frame[2])
+    if kind is None:
+        raise RejectedFrame(Reason.KIND)
+    known = fields[kind]
+    return kind(*read_fields(unpack_values(frame, 2 + len(known))[2:], known))
 
 
 def write_fields(message: Any, fields: dict[str, Field]) -> list[Any]:

@@ -26,14 +26,10 @@ from p2pfl.protocol.admission.statement import KEY, NETWORK, Sign, items, text
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.wire import (
-    PROTOCOL_VERSION,
     Field,
     octets,
-    pack_values,
-    read_fields,
-    require,
-    unpack_values,
-    write_fields,
+    read_message,
+    write_message,
 )
 
 REQUEST_BYTES = 4096  # what a question is padded to
@@ -90,20 +86,12 @@ class Visit:
 
 def encode(message: Join | Answer) -> bytes:
     """The one frame of a message."""
-    kind = type(message)
-    return pack_values([PROTOCOL_VERSION, _NUMBERS[kind], *write_fields(message, FIELDS[kind])])
+    return write_message(message, _NUMBERS, FIELDS)
 
 
 def decode(frame: bytes, most: int) -> Join | Answer:
     """Form and bounds only. Raises `RejectedFrame` with BAD_HEADER, VERSION or KIND."""
-    require(3 <= len(frame) <= most and 0x90 <= frame[0] <= 0x9F and frame[1] <= 0x7F)
-    if frame[1] != PROTOCOL_VERSION:
-        raise RejectedFrame(Reason.VERSION)
-    kind = KINDS.get(frame[2])
-    if kind is None:
-        raise RejectedFrame(Reason.KIND)
-    fields = FIELDS[kind]
-    message: Join | Answer = kind(*read_fields(unpack_values(frame, 2 + len(fields))[2:], fields))
+    message: Join | Answer = read_message(frame, most, KINDS, FIELDS)
     return message
 
 

@@ -25,15 +25,11 @@ from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import Instant, PeerId
 from p2pfl.protocol.randomness import Choices
 from p2pfl.protocol.wire import (
-    PROTOCOL_VERSION,
     Field,
     flag,
     octets,
-    pack_values,
-    read_fields,
-    require,
-    unpack_values,
-    write_fields,
+    read_message,
+    write_message,
 )
 
 BUCKETS = 64
@@ -137,20 +133,12 @@ class Reconciliation:
 
 def encode(message: Inventory | Papers) -> bytes:
     """The one frame of a message."""
-    kind = type(message)
-    return pack_values([PROTOCOL_VERSION, _NUMBERS[kind], *write_fields(message, FIELDS[kind])])
+    return write_message(message, _NUMBERS, FIELDS)
 
 
 def decode(frame: bytes) -> Inventory | Papers:
     """And back. Raises `RejectedFrame` with BAD_HEADER, VERSION or KIND, and nothing else."""
-    require(3 <= len(frame) <= FRAME_MAX and 0x90 <= frame[0] <= 0x9F and frame[1] <= 0x7F)
-    if frame[1] != PROTOCOL_VERSION:
-        raise RejectedFrame(Reason.VERSION)
-    kind = KINDS.get(frame[2])
-    if kind is None:
-        raise RejectedFrame(Reason.KIND)
-    fields = FIELDS[kind]
-    message: Inventory | Papers = kind(*read_fields(unpack_values(frame, 2 + len(fields))[2:], fields))
+    message: Inventory | Papers = read_message(frame, FRAME_MAX, KINDS, FIELDS)
     return message
 
 

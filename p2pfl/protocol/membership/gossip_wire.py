@@ -10,21 +10,17 @@ from itertools import pairwise
 from struct import Struct
 from typing import Any, NamedTuple, assert_never
 
-from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.membership.rumors import RUMOR_BYTES_MAX
 from p2pfl.protocol.membership.standing import Accusation, Version
 from p2pfl.protocol.wire import (
     HEADER_FRAME_MAX,
-    PROTOCOL_VERSION,
     SIGNATURE_BYTES,
     Field,
     octets,
-    pack_values,
-    read_fields,
+    read_message,
     require,
-    unpack_values,
-    write_fields,
+    write_message,
 )
 
 TICKET_BYTES = 24  # the asker's boot id and a count: never used twice, so that no signed answer can be
@@ -114,20 +110,12 @@ MembershipMessage = Ping | Ack | PingRequest | Nack | Digests | Summary | Wanted
 
 def encode(message: MembershipMessage) -> bytes:
     """The one frame of a message."""
-    kind = type(message)
-    return pack_values([PROTOCOL_VERSION, _NUMBERS[kind], *write_fields(message, FIELDS[kind])])
+    return write_message(message, _NUMBERS, FIELDS)
 
 
 def decode(frame: bytes) -> MembershipMessage:
     """And back. Raises `RejectedFrame` with BAD_HEADER, VERSION or KIND, and nothing else."""
-    require(3 <= len(frame) <= HEADER_FRAME_MAX and 0x90 <= frame[0] <= 0x9F and frame[1] <= 0x7F)
-    if frame[1] != PROTOCOL_VERSION:
-        raise RejectedFrame(Reason.VERSION)
-    kind = KINDS.get(frame[2])
-    if kind is None:
-        raise RejectedFrame(Reason.KIND)
-    fields = FIELDS[kind]
-    message: MembershipMessage = kind(*read_fields(unpack_values(frame, 2 + len(fields))[2:], fields))
+    message: MembershipMessage = read_message(frame, HEADER_FRAME_MAX, KINDS, FIELDS)
     return message
 
 
