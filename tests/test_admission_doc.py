@@ -20,6 +20,7 @@ from p2pfl.protocol.admission.authority import REQUEST
 from p2pfl.protocol.admission.revocation import REVOCATION
 from p2pfl.protocol.admission.statement import Form
 from p2pfl.protocol.wire import Field
+from tests.tables import with_tables
 
 DOC = Path(__file__).parent.parent / "docs" / "admission.md"
 FORMS: dict[str, Form[Any]] = {
@@ -110,18 +111,9 @@ TABLES = {
 }
 
 
-def generated(text: str) -> str:
-    """The page with every table as the code has it."""
-    for name, table in TABLES.items():
-        begin, end = f"<!-- generated: {name} -->", "<!-- end -->"
-        before, rest = text.split(begin)
-        text = before + begin + "\n\n" + table() + "\n\n" + rest[rest.index(end) :]
-    return text
-
-
 def test_the_tables_are_the_ones_of_the_code() -> None:
     text = DOC.read_text(encoding="utf-8")
-    assert text == generated(text), f"run `python -m {__name__}`; it should read:\n{generated(text)}"
+    assert text == with_tables(text, TABLES), f"run `python -m {__name__}`; it should read:\n{with_tables(text, TABLES)}"
 
 
 def test_every_reason_that_the_page_names_exists() -> None:
@@ -137,4 +129,4 @@ def test_every_reason_that_the_page_names_exists() -> None:
 
 
 if __name__ == "__main__":
-    DOC.write_text(generated(DOC.read_text(encoding="utf-8")), encoding="utf-8")
+    DOC.write_text(with_tables(DOC.read_text(encoding="utf-8"), TABLES), encoding="utf-8")

@@ -7,6 +7,7 @@ from node import routes
 from p2pfl.protocol import errors, wire
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.membership import gossip_wire
+from tests.tables import with_tables
 
 DOC = Path(__file__).parent.parent / "docs" / "protocol.md"
 COMMENT = re.compile(r'^    ([A-Z_]+) = "\w+"  # (.+)$', re.MULTILINE)
@@ -71,18 +72,9 @@ def announced() -> str:
 TABLES = {"messages": messages, "announcement": announced, "limits": limits, "reasons": reasons}
 
 
-def generated(text: str) -> str:
-    """The page with every table as the code has it."""
-    for name, table in TABLES.items():
-        begin, end = f"<!-- generated: {name} -->", "<!-- end -->"
-        before, rest = text.split(begin)
-        text = before + begin + "\n\n" + table() + "\n\n" + rest[rest.index(end) :]
-    return text
-
-
 def test_the_tables_are_the_ones_of_the_code() -> None:
     text = DOC.read_text(encoding="utf-8")
-    assert text == generated(text), f"run `python -m {__name__}`; it should read:\n{generated(text)}"
+    assert text == with_tables(text, TABLES), f"run `python -m {__name__}`; it should read:\n{with_tables(text, TABLES)}"
 
 
 def test_every_reason_is_explained() -> None:
@@ -90,4 +82,4 @@ def test_every_reason_is_explained() -> None:
 
 
 if __name__ == "__main__":
-    DOC.write_text(generated(DOC.read_text(encoding="utf-8")), encoding="utf-8")
+    DOC.write_text(with_tables(DOC.read_text(encoding="utf-8"), TABLES), encoding="utf-8")
