@@ -55,6 +55,7 @@ class End:
     links: Links
     address: str
     heard: "asyncio.Queue[Event]"
+    callers: "asyncio.Queue[PeerId]"
 
     @property
     def id(self) -> PeerId:
@@ -68,6 +69,11 @@ class End:
         while not isinstance(event := await self.next(), FrameReceived):
             pass
         return event
+
+    async def caller(self) -> PeerId:
+        """Who dialled us next: from now on it can be answered, which the first message over its link does not yet mean, for
+        that takes both of its connections."""
+        return await asyncio.wait_for(self.callers.get(), LIMIT_S)
 
 
 class Network:
@@ -91,9 +97,11 @@ class Network:
     async def start(self, number: int, listen: str | None = None, on_event: Callable[[Event], None] | None = None) -> End:
         identity = self.identities[number]
         heard: asyncio.Queue[Event] = asyncio.Queue()
+        callers: asyncio.Queue[PeerId] = asyncio.Queue()
         listen = listen or self.members[identity.peer_id].address
-        links = Links(NETWORK, self.members, identity, listen, on_event or heard.put_nowait, self.patience)
-        end = End(identity, links, str(await links.start()), heard)
+        on_event = on_event or heard.put_nowait
+        links = Links(NETWORK, self.members, identity, listen, on_event, self.patience, on_called=callers.put_nowait)
+        end = End(identity, links, str(await links.start()), heard, callers)
         self._ends.append(end)
         self.place(number, end.address)
         return end

@@ -110,7 +110,7 @@ async def test_whoever_calls_is_answered_though_nobody_dialled_it() -> None:
     async with Network(2) as network:
         a, hidden = await network.start(0), await network.start(1)
         hidden.links.dial(a.id)
-        assert await hidden.next() == LinkUp(a.id)
+        assert [await hidden.next(), await a.caller()] == [LinkUp(a.id), hidden.id]
         hidden.links.send(a.id, (b"a question",))
         assert (await a.next()).hop == hidden.id  # type: ignore[union-attr]
         await exchange(a, hidden)
@@ -295,9 +295,7 @@ async def test_an_exception_in_whoever_hears_an_answer_is_reported_and_the_next_
         a = await network.start(0)
         hidden = await network.start(1, "127.0.0.1:0", on_event=stumble)
         hidden.links.dial(a.id)
-        assert await asyncio.wait_for(heard.get(), LIMIT_S) == LinkUp(a.id)
-        hidden.links.send(a.id, (b"hello",))
-        await a.message()
+        assert [await asyncio.wait_for(heard.get(), LIMIT_S), await a.caller()] == [LinkUp(a.id), hidden.id]
         asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
         for n in range(100):
             a.links.send(hidden.id, (b"%d" % n,))
