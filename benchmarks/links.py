@@ -3,8 +3,8 @@
 python benchmarks/links.py
 
 "python us" is the time of one process's Python thread per message, at the sender and at the receiver; the encryption is done
-by libzmq's I/O threads and shows in the throughput only. zmq.asyncio is what we would read with if `node/readiness.py` did not
-exist. Limits: 90 % of raw pyzmq for chunks, 60 us of Python per small message.
+by libzmq's I/O threads and shows in the throughput only. zmq.asyncio is what we would read with if
+`node/transport/readiness.py` did not exist. Limits: 90 % of raw pyzmq for chunks, 60 us of Python per small message.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ import zmq.asyncio
 from zmq.utils import z85
 
 from node.entropy import SystemEntropy
-from node.links import Links
+from node.transport.links import Links
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.events import Event, FrameReceived, LinkUp
 from p2pfl.protocol.identity import Identity

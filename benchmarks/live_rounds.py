@@ -17,7 +17,7 @@ from time import perf_counter
 
 import torch
 
-from node.local import LocalRun, local_network, run_local
+from node.local.run import LocalRun, local_network, run_local
 from p2pfl.learning.learner import data_of
 from p2pfl.learning.task import TaskPeer
 from p2pfl.learning.tasks import resolve

@@ -34,14 +34,14 @@ from typing import Any
 import zmq
 
 from node import processes, setup
-from node.channel import LoopChannel
 from node.directory import NodeDirectory
 from node.entropy import SystemEntropy
-from node.links import Links
-from node.local import local_network
+from node.local.run import local_network
 from node.network import STOP
 from node.network_file import NetworkFile, sections_of
 from node.setup import Setup
+from node.training.channel import LoopChannel
+from node.transport.links import Links
 from p2pfl.protocol import cipher, wire
 from p2pfl.protocol.events import Event, FrameReceived, LinkUp, PeerId
 from p2pfl.protocol.identity import Identity

@@ -29,9 +29,9 @@ import zmq
 
 from node.directory import NodeDirectory
 from node.entropy import SystemEntropy
-from node.links import Links
-from node.local import local_network
+from node.local.run import local_network
 from node.network_file import NetworkFile
+from node.transport.links import Links
 from p2pfl.protocol import wire
 from p2pfl.protocol.events import Event, FrameReceived, LinkUp
 from p2pfl.protocol.identity import Identity

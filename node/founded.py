@@ -10,24 +10,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from node import papers
-from node.address import Address
-from node.clock_watch import ClockWatch
-from node.control import Answers
+from node.admission import papers
+from node.admission.door import JoinDoor
+from node.admission.exchange import Exchange, LinkSet, concerns
+from node.admission.farewell import farewell, own_record
+from node.admission.keeper import Keeper
+from node.admission.owner_answers import answers
 from node.directory import NodeDirectory
-from node.door import JoinDoor
 from node.entropy import instant
-from node.exchange import Exchange, LinkSet, concerns
-from node.farewell import farewell, own_record
-from node.journal import Journal
-from node.keeper import Keeper
 from node.live_peer import LivePeer
 from node.neighborhood import Neighborhood
-from node.owner_answers import answers
-from node.pulse import Pulse
 from node.setup import Setup
-from node.sleep import Sleep
-from node.sockets import TransportKeys
+from node.transport.address import Address
+from node.transport.sockets import TransportKeys
+from node.upkeep.clock_watch import ClockWatch
+from node.upkeep.control import Answers
+from node.upkeep.journal import Journal
+from node.upkeep.pulse import Pulse
+from node.upkeep.sleep import Sleep
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission.join import Door, Visit
 from p2pfl.protocol.admission.record import Record, state

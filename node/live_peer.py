@@ -6,13 +6,23 @@ from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import Any, Protocol, assert_never
 
-from node.arena import Arena, Slot
 from node.checkpoint import Checkpoints
 from node.entropy import instant
-from node.journal import Journal
-from node.orders import Answer, LearnAnswer, LearnOrder, LearnRefused, ModelWritten, Save, Saved, SaveFailed, WriteModel
 from node.sealing import Sealing
-from node.trainer_process import TrainerDied, TrainerProcess
+from node.training.arena import Arena, Slot
+from node.training.orders import (
+    Answer,
+    LearnAnswer,
+    LearnOrder,
+    LearnRefused,
+    ModelWritten,
+    Save,
+    Saved,
+    SaveFailed,
+    WriteModel,
+)
+from node.training.trainer_process import TrainerDied, TrainerProcess
+from node.upkeep.journal import Journal
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import (
     Abandon,

@@ -18,21 +18,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from node.arena import Arena
-from node.channel import LoopChannel
 from node.checkpoint import Checkpoints
 from node.directory import NodeDirectory
 from node.entropy import SystemEntropy, instant
 from node.founded import Founded
-from node.journal import Journal
-from node.links import Links
 from node.live_peer import LivePeer
-from node.observation import Observation
-from node.orders import Answer, Prepare, Ready
 from node.sealing import IN_PLACE_MAX
 from node.setup import Setup, from_fd, take
-from node.trainer_process import TrainerDied, TrainerProcess
-from node.upkeep import Upkeep
+from node.training.arena import Arena
+from node.training.channel import LoopChannel
+from node.training.orders import Answer, Prepare, Ready
+from node.training.trainer_process import TrainerDied, TrainerProcess
+from node.transport.links import Links
+from node.upkeep.journal import Journal
+from node.upkeep.observation import Observation
+from node.upkeep.upkeep import Upkeep
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.charter import Charter

@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from node.address import Address
+from node.transport.address import Address
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.charter import GossipRules, Member
 from p2pfl.protocol.events import PeerId

@@ -8,8 +8,8 @@ from typing import Any
 import psutil
 from pydantic import Field, field_validator
 
-from node.address import Address
 from node.directory import NodeDirectory
+from node.transport.address import Address
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission.record import ADDRESSES_MAX
 from p2pfl.settings import Section, parse

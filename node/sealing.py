@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from node.arena import Arena, Slot
+from node.training.arena import Arena, Slot
 from p2pfl.protocol import envelope
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import Event, Open, Opened, Payload, Seal, Sealed

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgpack
 
-from node.arena import unnamed_file
+from node.training.arena import unnamed_file
 from p2pfl.protocol.charter import GossipRules, Member
 from p2pfl.protocol.events import PeerId
 

@@ -16,12 +16,12 @@ from p2pfl.answer import refusal
 from p2pfl.failure import ExitCode, Failure
 
 VERBS = {
-    "demo": ("node.cli:demo", "Eight real peers on this machine; a report at the end."),
-    "node": ("node.cli:node_app", "One real peer: make its keys, start it, look at it, end it."),
-    "network": ("node.network_cli:network_app", "A network of real nodes: found it, invite, revoke, see who is in it."),
-    "doctor": ("node.operating:doctor", "Whether this machine can run a node; else the line that mends it."),
-    "service": ("node.operating:service_app", "Run a node as a systemd service."),
-    "model": ("node.cli:model_app", "Evaluate a model that peers made."),
+    "demo": ("node.commands.node_verbs:demo", "Eight real peers on this machine; a report at the end."),
+    "node": ("node.commands.node_verbs:node_app", "One real peer: make its keys, start it, look at it, end it."),
+    "network": ("node.commands.network_verbs:network_app", "A network of real nodes: found it, invite, see who is in it."),
+    "doctor": ("node.commands.operating_verbs:doctor", "Whether this machine can run a node; else the line that mends it."),
+    "service": ("node.commands.operating_verbs:service_app", "Run a node as a systemd service."),
+    "model": ("node.commands.node_verbs:model_app", "Evaluate a model that peers made."),
     "sim": ("sim.cli:app", "Simulate many peers from a scenario file."),
     "topology": ("topology.cli:app", "Graphs, their mixing weights, and what they imply."),
     "task": ("p2pfl.task_cli:app", "Check a task of your own before peers run it."),

@@ -99,5 +99,5 @@ def _really(scenario: Any, directory: Path) -> Any:
     kills = {peer: fault.at for fault in scenario.fault for peer in fault.peers}
     pace_s = import_module("sim.rehearsal").ROUND_S if kills else 0.0
     sections = {name: getattr(scenario, name) for name in OF_A_NETWORK}
-    rehearse, result = import_module("node.rehearsal").rehearse, import_module("sim.result").Result
+    rehearse, result = import_module("node.local.rehearsal").rehearse, import_module("sim.result").Result
     return result(*rehearse(scenario.title, scenario.peers, sections, kills, pace_s, directory))

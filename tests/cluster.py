@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from node import processes, setup
-from node.channel import LoopChannel
 from node.directory import NodeDirectory
 from node.entropy import SystemEntropy
-from node.local import local_network
+from node.local.run import local_network
 from node.network import STOP
 from node.network_file import neighborhoods, sections_of
 from node.setup import Setup
-from node.sockets import Patience
+from node.training.channel import LoopChannel
+from node.transport.sockets import Patience
 from p2pfl.failure import ExitCode
 from p2pfl.protocol.identity import Identity
 from tests import history
@@ -176,7 +176,7 @@ class Cluster:
     async def __aenter__(self) -> "Cluster":
         self._loop = asyncio.get_running_loop()
         self._requests, theirs = socket.socketpair()
-        self._zygote = processes.start("node.zygote", theirs.fileno(), own_group=True)
+        self._zygote = processes.start("node.training.zygote", theirs.fileno(), own_group=True)
         theirs.close()
         try:
             for node in self.nodes:

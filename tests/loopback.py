@@ -12,8 +12,8 @@ from typing import Any, ParamSpec
 
 import zmq
 
-from node.links import Links
-from node.sockets import Patience
+from node.transport.links import Links
+from node.transport.sockets import Patience
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.events import Event, FrameReceived, LinkUp, PeerId
 from p2pfl.protocol.identity import Identity

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from node.local import _free_ports
+from node.local.run import _free_ports
 
 P2PFL = [sys.executable, "-m", "p2pfl"]
 

@@ -7,8 +7,8 @@ import socket
 import sys
 from pathlib import Path
 
-from node.channel import Channel, ChannelClosed
-from node.orders import LearnAnswer, LearnOrder, Prepare, Ready, UseArena, order_from, to_message
+from node.training.channel import Channel, ChannelClosed
+from node.training.orders import LearnAnswer, LearnOrder, Prepare, Ready, UseArena, order_from, to_message
 
 
 def serve(end: socket.socket) -> None:

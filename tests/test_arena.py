@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from node.arena import PAGE_BYTES, Arena
+from node.training.arena import PAGE_BYTES, Arena
 
 
 def test_what_one_process_writes_into_a_slot_another_reads_from_it() -> None:
@@ -15,7 +15,7 @@ def test_what_one_process_writes_into_a_slot_another_reads_from_it() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         reader = (
-            "import socket, sys; from node.arena import Arena\n"
+            "import socket, sys; from node.training.arena import Arena\n"
             "_, fds, _, _ = socket.recv_fds(socket.socket(fileno=int(sys.argv[1])), 1, 1)\n"
             "sys.stdout.buffer.write(Arena(fds[0], 100_016, 3).slot(1).view[:5])"
         )

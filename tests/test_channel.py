@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from node.channel import MESSAGE_MAX, Channel, ChannelClosed, LoopChannel
-from node.orders import LearnOrder, order_from, to_message
+from node.training.channel import MESSAGE_MAX, Channel, ChannelClosed, LoopChannel
+from node.training.orders import LearnOrder, order_from, to_message
 
 
 def test_a_message_arrives_as_it_was_sent() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from node.clock_watch import LINKED_S, ClockWatch
+from node.upkeep.clock_watch import LINKED_S, ClockWatch
 from p2pfl.protocol.admission.record import Record
 from p2pfl.protocol.events import Instant, PeerId
 from tests.admission import NOW, Network, Person

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from node import control
-from node.control import CALLERS_MAX, REQUEST_MAX, Caller, Control
+from node.upkeep import control
+from node.upkeep.control import CALLERS_MAX, REQUEST_MAX, Caller, Control
 from p2pfl.failure import ExitCode, Failure
 from tests.loopback import LIMIT_S, on_loop
 

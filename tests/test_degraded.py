@@ -12,10 +12,10 @@ import pytest
 import zmq
 
 from node.entropy import SystemEntropy
-from node.journal import Journal
-from node.local import LocalRun, local_network, run_local
+from node.local.run import LocalRun, local_network, run_local
 from node.network import Network
 from node.setup import Setup
+from node.upkeep.journal import Journal
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import PeerId
@@ -114,7 +114,7 @@ def test_a_liar_gets_one_line_of_the_log_however_often_it_lies(tmp_path: Path) -
 def test_a_journal_remembers_only_what_may_still_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path / "metrics.jsonl", tmp_path / "log.jsonl", {}, lambda _said: None)
     for k in range(1000):
-        monkeypatch.setattr("node.journal.time.monotonic", lambda k=k: 60.0 * k)
+        monkeypatch.setattr("node.upkeep.journal.time.monotonic", lambda k=k: 60.0 * k)
         journal.incident("learn_failed", f"training diverged: a parameter of {k} is over max_abs")
     assert len(journal._said) == 1
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 1000

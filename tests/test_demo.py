@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from node.demo import kill_from
-from node.local import Kill, local_network, run_local
+from node.local.demo import kill_from
+from node.local.run import Kill, local_network, run_local
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.report.record_json import from_json
 from tests.nodes import children_of, line_with, p2pfl, started

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from node import doctor, moment
+from node import moment
+from node.commands import doctor
+from node.commands.doctor import Finding, Patient, examined, lines
 from node.directory import NodeDirectory
-from node.doctor import Finding, Patient, examined, lines
 from p2pfl.failure import ExitCode
 from tests.nodes import network_of, p2pfl
 

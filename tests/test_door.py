@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import pytest
 import zmq
 
-from node import door as doors
-from node.address import Address
-from node.asking import ask_first
-from node.door import JoinDoor
-from node.sockets import Context, TransportKeys
+from node.admission import door as doors
+from node.admission.asking import ask_first
+from node.admission.door import JoinDoor
+from node.transport.address import Address
+from node.transport.sockets import Context, TransportKeys
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission.join import REQUEST_BYTES, REQUEST_MAX, Door, Visit, question
 from p2pfl.protocol.admission.joiner import Joined, understand

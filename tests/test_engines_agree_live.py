@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from node.local import local_network, run_local
-from node.outcome import mixed_vectors
+from node.local.outcome import mixed_vectors
+from node.local.run import local_network, run_local
 from sim.batch import run_batch
 from tests.worlds import world
 

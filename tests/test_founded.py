@@ -16,17 +16,17 @@ import psutil
 import pytest
 
 from node import node_settings
-from node.control import Caller
+from node.admission.enrolment import identity_in
+from node.admission.founding import found
+from node.admission.joining import join, new_identity
+from node.admission.office import Office, revoke
+from node.admission.terms import Terms
+from node.commands.starting import prepared_founded
 from node.directory import NodeDirectory
-from node.enrolment import identity_in
-from node.founding import found
-from node.joining import join, new_identity
-from node.local import _free_ports
+from node.local.run import _free_ports
 from node.network import Network
 from node.node_settings import NodeSettings, settings_of
-from node.office import Office, revoke
-from node.starting import prepared_founded
-from node.terms import Terms
+from node.upkeep.control import Caller
 from p2pfl.failure import Failure
 from p2pfl.protocol.admission.certificate import Role
 from p2pfl.protocol.admission.revocation import Cause

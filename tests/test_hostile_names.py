@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from node import status
-from node.journal import Journal
-from node.place import named
+from node.commands import status
+from node.commands.place import named
+from node.upkeep.journal import Journal
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.errors import Reason

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from node import journal
-from node.journal import Journal
+from node.upkeep import journal
+from node.upkeep.journal import Journal
 
 
 def lines_of(path: Path) -> list[dict]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from node.admission.keeper import Keeper
+from node.admission.papers import Papers
 from node.directory import NodeDirectory
-from node.keeper import Keeper
-from node.papers import Papers
 from p2pfl.protocol.admission.roster import Roster
 from p2pfl.protocol.admission.signed_charter import Charters, sign_charter
 from p2pfl.protocol.charter import Charter, GossipRules

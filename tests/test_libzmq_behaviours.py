@@ -1,5 +1,5 @@
 """What we lean on in libzmq, and what we guard against. None of this is ours: when a test here fails after an upgrade, read
-what it says before changing it, since `node/sockets.py`, `node/zap.py` and `node/supervisor.py` are built on these answers.
+what it says before changing it, since `sockets.py`, `zap.py` and `supervisor.py` in `node/transport/` build on these answers.
 
 Claims that something does not happen wait `NEVER_S`, thirty times what libzmq would need to do it.
 """

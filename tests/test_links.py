@@ -12,12 +12,12 @@ import psutil
 import pytest
 import zmq
 
-from node.address import Address
-from node.hearing import Hearing
-from node.links import Links
-from node.listener import Listener
-from node.sockets import FRAME_MAX, OUTBOX_MAX, Context, TransportKeys
-from node.zap import Gate
+from node.transport.address import Address
+from node.transport.hearing import Hearing
+from node.transport.links import Links
+from node.transport.listener import Listener
+from node.transport.sockets import FRAME_MAX, OUTBOX_MAX, Context, TransportKeys
+from node.transport.zap import Gate
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.events import Event, FrameReceived, LinkDown, LinkUp, PeerId
 from tests.loopback import (
@@ -578,9 +578,8 @@ def test_an_address_is_written_as_it_is_read(text: str) -> None:
 
 
 def test_links_need_no_heavy_library() -> None:
-    script = (
-        "import sys, node.links; print(*{'numpy', 'torch', 'pydantic', 'rich', 'networkx', 'zmq.asyncio'} & set(sys.modules))"
-    )
+    heavy = "{'numpy', 'torch', 'pydantic', 'rich', 'networkx', 'zmq.asyncio'}"
+    script = f"import sys, node.transport.links; print(*{heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split() == []
 
 

@@ -7,11 +7,11 @@ import pytest
 import zmq
 from zmq.utils import z85
 
-from node import links as links_module
-from node.address import Address
-from node.dialling import Dialling
-from node.links import Links
-from node.sockets import Patience
+from node.transport import links as links_module
+from node.transport.address import Address
+from node.transport.dialling import Dialling
+from node.transport.links import Links
+from node.transport.sockets import Patience
 from p2pfl.protocol.events import LinkDown, LinkUp, PeerId
 from tests.loopback import BRISK, CALM, LIMIT_S, NETWORK, End, Imposter, Network, on_loop, pair, swallows, verdict_on
 

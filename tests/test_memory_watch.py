@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from node.memory import give_back_freed, resident_bytes
-from node.memory_watch import MARGIN, PER_NEIGHBOR, SETTLE_S, MemoryWatch, bound
+from node.upkeep.memory import give_back_freed, resident_bytes
+from node.upkeep.memory_watch import MARGIN, PER_NEIGHBOR, SETTLE_S, MemoryWatch, bound
 from p2pfl.protocol.events import LinkDown, LinkUp
 from tests.loopback import Network, on_loop
 

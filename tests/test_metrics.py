@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from node import metrics
-from node.metrics import STATES, MetricsPage
+from node.upkeep import metrics
+from node.upkeep.metrics import STATES, MetricsPage
 from p2pfl.failure import Failure
 from tests.loopback import on_loop
 from tests.test_node_status import SEEN, example

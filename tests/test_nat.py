@@ -6,9 +6,9 @@ import os
 import pytest
 import zmq
 
-from node.links import Links
-from node.routes import BULK, CONTROL, Routes, announcement
-from node.sockets import FRAME_MAX, OUTBOX_MAX
+from node.transport.links import Links
+from node.transport.routes import BULK, CONTROL, Routes, announcement
+from node.transport.sockets import FRAME_MAX, OUTBOX_MAX
 from p2pfl.protocol.events import Event, FrameReceived, LinkDown, LinkUp, PeerId
 from tests.loopback import CALM, LIMIT_S, NETWORK, RESTLESS, End, Network, Wire, on_loop, pair
 

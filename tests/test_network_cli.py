@@ -18,12 +18,14 @@ from typing import Any
 
 import pytest
 
-from node import moment, papers, starting
-from node.address import Address
+from node import moment
+from node.admission import papers
+from node.admission.door import JoinDoor
+from node.commands import starting
 from node.directory import NodeDirectory
-from node.door import JoinDoor
 from node.setup import Setup
-from node.sockets import TransportKeys
+from node.transport.address import Address
+from node.transport.sockets import TransportKeys
 from p2pfl.__main__ import main
 from p2pfl.failure import Failure
 from p2pfl.protocol.admission.certificate import DAY_S, Role
@@ -478,7 +480,7 @@ def test_an_invite_that_has_expired_or_a_clock_that_is_wrong_is_told_apart(desk:
 def test_nobody_at_the_address_is_exit_code_5_and_the_same_command_goes_on_later(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from node import asking
+    from node.admission import asking
 
     monkeypatch.setattr(asking.ask_first, "__defaults__", (0.3,))
     a = desk.founds()

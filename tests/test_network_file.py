@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from node import network_file
+from node.admission.enrolment import enrol
 from node.directory import NodeDirectory
-from node.enrolment import enrol
 from node.entropy import SystemEntropy
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.events import PeerId

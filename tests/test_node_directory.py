@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from node.admission.enrolment import enrol, identity_in, passphrase_in
 from node.directory import NodeDirectory
-from node.enrolment import enrol, identity_in, passphrase_in
 from p2pfl.failure import ExitCode, Failure
 
 

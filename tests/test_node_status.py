@@ -11,8 +11,8 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
-from node.local import _free_ports
-from node.status import duration, lines, size
+from node.commands.status import duration, lines, size
+from node.local.run import _free_ports
 from tests.nodes import children_of, line_with, network_of, p2pfl, reached, started
 from tests.systemd import Systemd
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from node.notify import Notifier
+from node.upkeep.notify import Notifier
 from tests.systemd import Systemd
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from node.local import LocalPeer, LocalRun, local_network
-from node.outcome import write_mean_model
-from node.progress import _drawn, _lines, missed
+from node.local.outcome import write_mean_model
+from node.local.progress import _drawn, _lines, missed
+from node.local.run import LocalPeer, LocalRun, local_network
 from p2pfl.failure import Failure
 
 

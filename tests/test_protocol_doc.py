@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from node import routes
+from node.transport import routes
 from p2pfl.protocol import errors, wire
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.membership import gossip_wire

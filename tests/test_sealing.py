@@ -10,9 +10,9 @@ import pytest
 import zmq
 
 from node import sealing
-from node.arena import PAGE_BYTES, Arena, Slot
 from node.sealing import Sealing
-from node.trainer import place_for_sealing
+from node.training.arena import PAGE_BYTES, Arena, Slot
+from node.training.trainer import place_for_sealing
 from p2pfl.protocol import envelope
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import Abandon, Event, Open, Opened, Payload, Seal, Sealed

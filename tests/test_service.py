@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from node import service
-from node.service import Service, checked, install, remove, status, unit_of
+from node.commands import service
+from node.commands.service import Service, checked, install, remove, status, unit_of
 from p2pfl.failure import ExitCode, Failure
 
 ME = pwd.getpwuid(os.geteuid()).pw_name

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from node import processes
-from node.arena import Arena
-from node.channel import Channel, ChannelClosed, _framed
-from node.orders import (
+from node.training.arena import Arena
+from node.training.channel import Channel, ChannelClosed, _framed
+from node.training.orders import (
     LearnAnswer,
     LearnOrder,
     Load,
@@ -27,7 +27,7 @@ from node.orders import (
     order_from,
     to_message,
 )
-from node.trainer import Trainer
+from node.training.trainer import Trainer
 from p2pfl.protocol.envelope import digest
 
 OWN, OTHER = b"a" * 32, b"b" * 32
@@ -178,7 +178,7 @@ def test_a_model_that_can_be_made_only_once_is_a_failure_too(tmp_path: Path, mon
 
 def test_its_process_leaves_signals_to_the_network_process_and_ends_with_its_channel() -> None:
     ours, theirs = socket.socketpair()
-    process = processes.start("node.trainer", theirs.fileno())
+    process = processes.start("node.training.trainer", theirs.fileno())
     theirs.close()
     channel = Channel(ours)
     channel.send(to_message(PREPARE))
@@ -193,7 +193,7 @@ def test_its_process_leaves_signals_to_the_network_process_and_ends_with_its_cha
 
 def test_a_trainer_that_is_killed_is_the_end_of_its_channel() -> None:
     ours, theirs = socket.socketpair()
-    process = processes.start("node.trainer", theirs.fileno())
+    process = processes.start("node.training.trainer", theirs.fileno())
     theirs.close()
     process.kill()
     with pytest.raises(ChannelClosed):

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from node import processes, trainer_process
-from node.arena import Arena
-from node.orders import LearnAnswer, LearnOrder, Prepare
-from node.trainer_process import TrainerDied, TrainerProcess
-from node.trainer_watch import Bounds, TrainerWatch
+from node import processes
+from node.training import trainer_process
+from node.training.arena import Arena
+from node.training.orders import LearnAnswer, LearnOrder, Prepare
+from node.training.trainer_process import TrainerDied, TrainerProcess
+from node.training.trainer_watch import Bounds, TrainerWatch
 from tests.loopback import LIMIT_S, on_loop
 from tests.test_checkpoint import checkpoints
 

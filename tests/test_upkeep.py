@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from node.control import Caller
-from node.journal import Journal
-from node.observation import Observation
-from node.pulse import Pulse
-from node.upkeep import Upkeep
+from node.upkeep.control import Caller
+from node.upkeep.journal import Journal
+from node.upkeep.observation import Observation
+from node.upkeep.pulse import Pulse
+from node.upkeep.upkeep import Upkeep
 from p2pfl.failure import Failure
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.events import PeerId
@@ -88,7 +88,7 @@ async def test_a_pulse_says_for_how_long_nothing_could_be_done() -> None:
 
 LIMITED = """
 import json, resource
-from node.limits import raise_descriptors
+from node.upkeep.limits import raise_descriptors
 raised = raise_descriptors()
 print(json.dumps([raised, resource.getrlimit(resource.RLIMIT_NOFILE)[0]]))
 """

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 import zmq
 
-from node.sockets import Context
-from node.zap import Gate, user_id
+from node.transport.sockets import Context
+from node.transport.zap import Gate, user_id
 from tests.loopback import LIMIT_S, on_loop, readable
 
 pytestmark = pytest.mark.net

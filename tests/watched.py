@@ -17,11 +17,12 @@ from typing import Any
 
 import zmq
 
-from node import link, listener, network
-from node.links import Links
+from node import network
 from node.setup import from_fd
-from node.sockets import Patience, TransportKeys
-from node.zap import user_id
+from node.transport import link, listener
+from node.transport.links import Links
+from node.transport.sockets import Patience, TransportKeys
+from node.transport.zap import user_id
 from p2pfl.protocol import wire
 from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.events import Effect, Event, Finished, Instant, Learned, LinkDown, LinkUp, PeerId, Persist, Rejected, Send

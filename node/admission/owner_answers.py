@@ -1,0 +1,54 @@
+"""What the owner of a founded network's node may ask of it at the control socket: who is in it, and to take in what the root
+signed."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from node.admission import member_table
+from node.entropy import instant
+from node.upkeep.control import Answers, Request
+from p2pfl.failure import ExitCode, Failure
+from p2pfl.protocol.admission.roster import Roster
+from p2pfl.protocol.errors import RejectedFrame
+from p2pfl.protocol.events import PeerId
+
+
+def answers(
+    roster: Roster, states: Callable[[], Mapping[PeerId, str]], spread: Callable[[bytes], None], keep: Callable[[], None]
+) -> Answers:
+    """`spread` tells the others of a revocation, and this roster if it counts; `keep` makes durable what the roster learned.
+    Both have been called when an answer comes."""
+
+    def admit(request: Request) -> dict[str, Any]:
+        """A credential by file: renewed, or direct for somebody who is held."""
+        try:
+            roster.learn(_data(request, "credential"), None, instant().wall)
+        except RejectedFrame as refused:
+            raise _refused("credential", refused, "Ask the holder of the root key for it again.") from None
+        keep()
+        return {}
+
+    def revoke(request: Request) -> dict[str, Any]:
+        revocation = _data(request, "revocation")
+        spread(revocation)
+        try:
+            roster.revoke(revocation, instant().wall)  # known by now; or it was refused, and is again
+        except RejectedFrame as refused:
+            hint = "It must be signed by the root, by who vouched for the member, or by the member itself."
+            raise _refused("revocation", refused, hint) from None
+        keep()
+        return {}
+
+    return {"members": lambda _request: member_table.rows(roster, states()), "revoke": revoke, "admit": admit}
+
+
+def _refused(noun: str, refused: RejectedFrame, hint: str) -> Failure:
+    return Failure(str(refused.reason), f"This {noun} does not count here ({refused.reason}).", hint, ExitCode.IDENTITY)
+
+
+def _data(request: Request, name: str) -> bytes:
+    """Bytes in hex."""
+    try:
+        return bytes.fromhex(request[name])
+    except (KeyError, TypeError, ValueError):
+        raise Failure("usage", f"{name}: bytes in hex belong here.", "Use the p2pfl command.", ExitCode.USAGE) from None

@@ -1,0 +1,175 @@
+"""The verbs of who founds a network and says who is in it: `p2pfl network ...`. Imports what they need when they run."""
+
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from node.commands.options import Addresses, Data, Directory, Json, Listen, NoPassphrase, PassphraseFd
+from p2pfl.answer import answer
+from p2pfl.report.plain import plain
+
+network_app = typer.Typer(
+    help="A network of real peers: found it, invite to it, see and say who is in it.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+
+Key = Annotated[Path | None, typer.Option(metavar="FILE", help="The root key, where it is not in the node's folder.")]
+Days = Annotated[float, typer.Option(help="How long the certificate lasts, at most 90.")]
+
+
+class Because(StrEnum):
+    LEFT = "left"
+    STOLEN = "stolen"
+    EXPELLED = "expelled"
+
+
+@network_app.command("create")
+def network_create(
+    name: Annotated[str, typer.Argument(help="What the network is called.")],
+    task: Annotated[str | None, typer.Option(help="What is learned: digits, ..., or your own FILE.py:NAME.")] = None,
+    settings: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="How: training, topology, gossip, ...")] = None,
+    node: Annotated[str | None, typer.Option(help="What this node is called; the machine's name where not given.")] = None,
+    listen: Listen = "0.0.0.0:7780",
+    address: Addresses = None,
+    data: Data = None,
+    directory: Directory = None,
+    no_passphrase: NoPassphrase = False,
+    passphrase_fd: PassphraseFd = None,
+    json_: Json = False,
+) -> None:
+    """Make a network: its root key, its charter, and its first node, which is this one.
+
+    For example: p2pfl network create wards --task digits --settings wards.toml
+    """
+    from node.admission.founding import found, refuse_inhabited
+    from node.admission.terms import from_file, is_file
+    from node.commands import place
+    from node.commands.options import new_passphrase, own_name, settings_from
+    from node.node_settings import settings_of
+
+    terms = from_file(settings, task)
+    own = settings_of("p2pfl network create", **settings_from(listen, address, task if task and is_file(task) else None, data))
+    here = place.named(directory, name)
+    refuse_inhabited(here)
+    made = found(name, node or own_name(), here, terms, own, new_passphrase(no_passphrase, passphrase_fd))
+    if json_:
+        typer.echo(answer(made.as_data()))
+        return
+    typer.echo(f"network  {plain(name)}, {made.network.hex()}")
+    typer.echo(f"node     {plain(made.member)}, in {here.path}")
+    typer.echo(f"next     p2pfl node start --dir {here.path}")
+    typer.echo(f"Whoever has {here.root_key} can let anybody in and put anybody out: keep a copy in a safe place.", err=True)
+
+
+@network_app.command("invite")
+def network_invite(
+    ttl: Annotated[str, typer.Option(help="How long it is good: 30m, 1h, 7d; at most 30d.")] = "1h",
+    uses: Annotated[int, typer.Option(help="How many may join by it.")] = 1,
+    directory: Directory = None,
+    key: Key = None,
+    passphrase_fd: PassphraseFd = None,
+    json_: Json = False,
+) -> None:
+    """Print one line that makes whoever has it a member. Treat it like a password until it ends.
+
+    For example: p2pfl network invite --ttl 1h --uses 3
+    """
+    from node.admission.office import Office, is_running
+    from node.commands import place
+    from node.commands.options import known_passphrase, seconds
+    from p2pfl.protocol.admission.certificate import Role
+
+    here = place.found(directory)
+    office = Office.open(here, key, known_passphrase(passphrase_fd))
+    line, invite = office.invite(seconds(ttl), uses, Role.MEMBER)
+    until = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(invite.not_after))
+    if json_:
+        data = {"invite": str(line), "expires": invite.not_after, "uses": uses, "addresses": line.addresses}
+        typer.echo(answer(data))
+    else:
+        typer.echo(str(line))
+    sys.stdout.flush()
+    joiners = "one node" if uses == 1 else f"{uses} nodes"
+    typer.echo(f"Good for {joiners} until {until}, at {', '.join(line.addresses)}: p2pfl node join LINE", err=True)
+    if not is_running(here):
+        typer.echo(f"Nobody answers there yet: p2pfl node start --dir {here.path}", err=True)
+
+
+@network_app.command("sign")
+def network_sign(
+    request: Annotated[str, typer.Argument(help="The file of a request, - for stdin; or the name of a member to renew.")],
+    days: Days = 90,
+    directory: Directory = None,
+    key: Key = None,
+    passphrase_fd: PassphraseFd = None,
+    json_: Json = False,
+) -> None:
+    """Certify a node from the request it made, without any network; or give a member a new certificate.
+
+    For example: p2pfl network sign ward-c.request >ward-c.credential
+    """
+    from node.admission.office import Office
+    from node.commands import place
+    from node.commands.options import known_passphrase
+    from node.commands.reading import line_in, looks_like_file
+    from p2pfl.protocol.admission.authority import read_request
+
+    office = Office.open(place.found(directory), key, known_passphrase(passphrase_fd))
+    if not looks_like_file(request):
+        renewed = office.renew(request, days)
+        until = time.strftime("%Y-%m-%d", time.gmtime(renewed.not_after))
+        told = {"name": renewed.name, "id": renewed.identity.hex(), "expires": renewed.not_after}
+        typer.echo(answer(told) if json_ else f"{plain(renewed.name)} is certified until {until}; it gets that by gossip")
+        return
+    asked = read_request(line_in(request))
+    line = office.certify(asked, days)
+    told = {"name": asked.name, "id": asked.identity.hex(), "credential": str(line)}
+    typer.echo(answer(told) if json_ else str(line))
+    typer.echo(f"For {plain(asked.name)}, {asked.identity.hex()[:16]}: p2pfl node join LINE, in its folder", err=True)
+
+
+@network_app.command("revoke")
+def network_revoke(
+    who: Annotated[str, typer.Argument(help="A member's name, the beginning of its id, or the line of an invite.")],
+    reason: Annotated[Because, typer.Option(help="For people.")] = Because.EXPELLED,
+    directory: Directory = None,
+    key: Key = None,
+    passphrase_fd: PassphraseFd = None,
+    json_: Json = False,
+) -> None:
+    """Put a member out, or make an invite worthless: at once here, and wherever gossip gets. It can't be taken back.
+
+    For example: p2pfl network revoke ward-b --reason stolen
+    """
+    from node.admission.office import Office, is_running, revoke
+    from node.commands import place
+    from node.commands.options import known_passphrase
+    from p2pfl.protocol.admission.revocation import Cause
+
+    here = place.found(directory)
+    office = Office.open(here, key, known_passphrase(passphrase_fd))
+    done = revoke(office, who, Cause[reason.name])
+    subject = "the invite" if who.strip().startswith("p2pfl-") else plain(who)
+    data = {"revoked": done.subject.hex(), "reason": reason}
+    typer.echo(answer(data) if json_ else f"{subject} is revoked")
+    if not is_running(here):
+        typer.echo(f"The others hear of it when this node runs: p2pfl node start --dir {here.path}", err=True)
+
+
+@network_app.command("members")
+def network_members(directory: Directory = None, json_: Json = False) -> None:
+    """Who was ever let in: role, state, until when, and where.
+
+    For example: p2pfl network members
+    """
+    from node.admission.member_table import lines
+    from node.admission.office import listed
+    from node.commands import place
+
+    members = listed(place.found(directory))
+    typer.echo(answer({"members": members}) if json_ else "\n".join(lines(members)))

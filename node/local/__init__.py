@@ -1,0 +1,1 @@
+"""Many real peers on one machine."""

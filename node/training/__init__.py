@@ -1,0 +1,1 @@
+"""A node's trainer process, and what passes between the two."""

@@ -1,0 +1,1 @@
+"""What a node says and hears, over ZeroMQ."""

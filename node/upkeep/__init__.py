@@ -1,0 +1,1 @@
+"""What keeps a node up for months, and shows how it is."""
