@@ -136,3 +136,19 @@ def test_an_update_that_is_here_is_waited_for_until_it_is_open_though_no_link_is
     update.payload = Payload(1, b"", b"v")
     stage.wait.look_at(OTHERS[0])
     assert stage.wait.is_complete(0.0)
+
+
+def test_the_first_round_waits_for_our_link_to_whoever_has_reached_us_and_sent_its_update() -> None:
+    """Else the next round would go on without a neighbor who is there, and with whom everything is exchanged one moment later."""
+    pair = static_plan(OWN, OTHERS[:1], {OWN: 0.5, OTHERS[0]: 0.5})
+    stage = Stage(pair, {})
+    stage.neighbors.of(OTHERS[0]).link_down()
+    update = coming(OTHERS[0], step=0)
+    update.payload = Payload(1, b"", None)
+    stage.slots.place(update)
+    stage.wait.look_at(OTHERS[0])
+    assert not stage.wait.is_complete(0.0)
+    stage.neighbors.link_up(OTHERS[0])
+    stage.neighbors.of(OTHERS[0]).greeted(b"boot")
+    stage.wait.look_at(OTHERS[0])
+    assert stage.wait.is_complete(0.0)

@@ -164,13 +164,14 @@ class Wait:
         return any((update := self._slots.current(peer)) is not None and update.header.step == round for peer in self._named)
 
     def _is_awaited(self, peer: PeerId, neighbor: Neighbor) -> bool:
-        """Whether this round's update of a neighbor can still come, and is not here."""
+        """Whether this round's update of a neighbor can still come, and is not here. The first round waits for the links as well:
+        who has reached us, and is not reached by us yet, would go on without ours, and we in the next round without its."""
+        if self._is_gathering and not neighbor.is_ready and not neighbor.is_parted:
+            return True
         update = self._slots.current(peer)
         if update is not None and update.header.step == self._slots.round:
-            return update.payload is None and (update.is_here or neighbor.is_ready or self._is_gathering)
-        if not neighbor.is_ready:
-            return self._is_gathering and not neighbor.is_parted
-        return not neighbor.is_parted and self._slots.later(peer) is None
+            return update.payload is None and (update.is_here or neighbor.is_ready)
+        return neighbor.is_ready and not neighbor.is_parted and self._slots.later(peer) is None
 
     def _is_cut_off(self) -> bool:
         """Whether no neighbor that has not parted can be reached. Links come back, and members; a peer that did not wait for
