@@ -139,7 +139,7 @@ def test_an_update_that_is_here_is_waited_for_until_it_is_open_though_no_link_is
 
 
 def test_the_first_round_waits_for_our_link_to_whoever_has_reached_us_and_sent_its_update() -> None:
-    """Else the next round would go on without a neighbor who is there, and with whom everything is exchanged one moment later."""
+    """Else the next round would go on without a neighbor who is there, and can be reached one moment later."""
     pair = static_plan(OWN, OTHERS[:1], {OWN: 0.5, OTHERS[0]: 0.5})
     stage = Stage(pair, {})
     stage.neighbors.of(OTHERS[0]).link_down()

@@ -164,8 +164,8 @@ class Wait:
         return any((update := self._slots.current(peer)) is not None and update.header.step == round for peer in self._named)
 
     def _is_awaited(self, peer: PeerId, neighbor: Neighbor) -> bool:
-        """Whether this round's update of a neighbor can still come, and is not here. The first round waits for the links as well:
-        who has reached us, and is not reached by us yet, would go on without ours, and we in the next round without its."""
+        """Whether this round's update of a neighbor can still come, and is not here. The first round waits for links as
+        well: whom we don't reach yet would go on without ours, and we in the next round without its."""
         if self._is_gathering and not neighbor.is_ready and not neighbor.is_parted:
             return True
         update = self._slots.current(peer)
