@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import psutil
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from node.directory import NodeDirectory
 from node.transport.address import Address
@@ -20,10 +20,12 @@ ANYWHERE = {"0.0.0.0", "::"}
 
 class NodeSettings(Section):
     """`listen`: of the data door; the join door has the next port, here and wherever it is reached. `addresses`: where the
-    others reach the data door; where there are none, this machine's own. `task` and `data` are paths, absolute."""
+    others reach the data door; where there are none, this machine's own. `outbound_only`: nobody can reach this machine, so
+    that it opens no port and states no address. `task` and `data` are paths, absolute."""
 
     listen: str = LISTEN
     addresses: tuple[str, ...] = Field(default=(), max_length=ADDRESSES_MAX)
+    outbound_only: bool = False
     task: str = ""
     data: str = ""
 
@@ -40,14 +42,25 @@ class NodeSettings(Section):
                 raise ValueError(f"{value} is where one listens; name an address that the others can dial")
         return values
 
+    @model_validator(mode="after")
+    def _is_reached_or_not(self) -> "NodeSettings":
+        if self.outbound_only and self.addresses:
+            raise ValueError(f"whoever is reached at {self.addresses[0]} is not outbound-only: give one of the two")
+        return self
+
     @property
-    def door(self) -> str:
-        """Where the join door listens."""
-        return next_port(self.listen)
+    def places(self) -> tuple[str, ...]:
+        """Which ports it opens to others: of the data door and the join door."""
+        return () if self.outbound_only else (self.listen, next_port(self.listen))
+
+    @property
+    def is_on_loopback(self) -> bool:
+        """Whether its owner means it to be on this machine only, as the others."""
+        return Address.parse(self.listen).is_loopback
 
     def advertised(self, before: tuple[str, ...] = ()) -> tuple[str, ...]:
         """Where the others reach the data door, as far as can be known here; `before`, where there is no network now."""
-        if self.addresses:
+        if self.addresses or self.outbound_only:
             return self.addresses
         listen = Address.parse(self.listen)
         if listen.host not in ANYWHERE:

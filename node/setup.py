@@ -22,7 +22,9 @@ class Setup:
 
     `founded`: charter, roster and credential are in the directory, and so is what is known of others; `members` is the node
     itself, and `index` which of `parts` of a bundled data set it has. `addresses`: where it says it can be dialled, at most
-    three. `door`: HOST:PORT of its join door; "" for none. `topology`: overlay and degree.
+    three. `door`: HOST:PORT of its join door; "" for none. `topology`: overlay and degree. `is_relay`: it learns nothing, and
+    task, data, training, codec and limits are empty. `dials_loopback`: whether it may dial loopback addresses that others
+    state, wherever it listens itself.
     """
 
     network: str
@@ -51,6 +53,8 @@ class Setup:
     parts: int = 0
     addresses: tuple[str, ...] = ()
     door: str = ""
+    is_relay: bool = False
+    dials_loopback: bool = False
     topology: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -355,19 +355,6 @@ def test_where_a_node_listens_from_now_on_is_remembered(desk: Desk, becoming: li
     assert desk.does("network", "invite", "--dir", "a", "--json").data["addresses"] == ["127.0.0.1:45674"]
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("network", "invite", "--dir", "a", "--role", "relay"),
-        ("node", "init", "--name", "b", "--request", "b.request", "--relay"),
-    ],
-)
-def test_nobody_can_ask_to_forward_for_others(desk: Desk, words: tuple[str, ...]) -> None:
-    desk.founds()
-    said = desk.types(*words)
-    assert (said.code, "No such option" in said.err) == (2, True), said
-
-
 def test_joining_can_be_starting(desk: Desk, becoming: list[Setup]) -> None:
     Path("wards.py").write_text(TASK.format(width=4))
     a = desk.founds("wards", "a", "--task", "wards.py:task")

@@ -45,10 +45,12 @@ def enrol(name: str, directory: NodeDirectory, address: str, passphrase: str | N
     return "\n".join(["[[member]]", *(f"{key} = {_toml(value)}" for key, value in member.model_dump().items())])
 
 
-def enrol_by_request(name: str, directory: NodeDirectory, file: Path, passphrase: str | None) -> Request:
+def enrol_by_request(
+    name: str, directory: NodeDirectory, file: Path, passphrase: str | None, is_relay: bool = False
+) -> Request:
     """Make the folder and the identity, and a request to be certified in a file. Raises `Failure`."""
     identity = Identity.generate(SystemEntropy())
-    request = ask(signer(identity.sign_seed), identity.peer_id, name, believed_time())
+    request = ask(signer(identity.sign_seed), identity.peer_id, name, believed_time(), is_relay)
     sealed = identity.to_bytes(passphrase, SystemEntropy())
     directory.create()
     directory.write_identity(sealed)

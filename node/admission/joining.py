@@ -23,7 +23,7 @@ from node.node_settings import NodeSettings
 from node.transport.sockets import TransportKeys
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission.authority import check_name
-from p2pfl.protocol.admission.certificate import Credential
+from p2pfl.protocol.admission.certificate import Credential, Role
 from p2pfl.protocol.admission.credential_line import CredentialLine
 from p2pfl.protocol.admission.invite import InviteLine
 from p2pfl.protocol.admission.join import question
@@ -71,10 +71,13 @@ def join(line: Line, name: str, directory: Path | None, settings: NodeSettings, 
         hint = f"Start it: p2pfl node start --dir {here.path}, or choose another --dir."
         raise Failure("directory_exists", message, hint, ExitCode.IDENTITY)
     now = believed_time()
+    role = line.statement().role if isinstance(line, InviteLine) else line.statement().certificate.role
+    if role is Role.RELAY:
+        refuse_as_relay(settings)
     if not here.credential.exists():
         if isinstance(line, InviteLine):
             line.check_time(now)
-        node_settings.refuse_busy(settings.listen, settings.door)
+        node_settings.refuse_busy(*settings.places)
         identity = open_identity(here)
         joined = _admitted(line, identity, name, here, settings, now)
         settle(here, joined.credential, joined.charters, joined.roster)
@@ -87,9 +90,21 @@ def join(line: Line, name: str, directory: Path | None, settings: NodeSettings, 
     papers.check_standing(known, identity.peer_id)
     certificate = papers.credential(here).certificate
     charter = known.charters.current
-    check(charter, of_charter(charter), settings, identity.peer_id)
+    terms = of_charter(charter)
+    if certificate.role is not Role.RELAY:
+        check(charter, terms, settings, identity.peer_id)
     node_settings.save(here, settings)
     return Membership(known.name, certificate.name, certificate.role.name.lower(), len(known.roster.members) - 1, here)
+
+
+def refuse_as_relay(settings: NodeSettings) -> None:
+    """Raises `Failure` for what makes no sense of a relay."""
+    if settings.outbound_only:
+        message = "A relay is there to be reached, and this one is to be outbound-only."
+        raise Failure("relay_hidden", message, "Run it on a machine that the members can dial.", ExitCode.USAGE)
+    if settings.task or settings.data:
+        message = "A relay learns nothing: it has no task and no data."
+        raise Failure("relay_learns_nothing", message, "Leave out --task and --data.", ExitCode.USAGE)
 
 
 def _admitted(line: Line, identity: Identity, name: str, here: NodeDirectory, settings: NodeSettings, now: float) -> Joined:

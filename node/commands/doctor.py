@@ -24,13 +24,16 @@ from node.node_settings import LISTEN, settings_of
 from node.upkeep.control import Caller
 from node.upkeep.limits import DESCRIPTORS
 from p2pfl.failure import Failure
+from p2pfl.protocol.admission.certificate import Role
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.identity import Identity, is_sealed
 from p2pfl.report.plain import plain
 
-PACKAGES = ("torch", "pyzmq", "pynacl", "msgpack", "numpy", "safetensors", "pydantic")
+PACKAGES = ("pyzmq", "pynacl", "msgpack", "pydantic")
+LEARNING = ("torch", "numpy", "safetensors")  # what a relay does without
 DISK_MIN = 1 << 30  # bytes; two checkpoints, a model and the journal of a model of 100 MB
 MEMORY_MIN = 400 << 20  # bytes; a node takes some 300 before its model
+RELAY_MEMORY_MIN = 64 << 20
 RENEW_DAYS = 14  # before a certificate ends, somebody has to be found who renews it
 CLOCK_BACK_S = 3600.0  # behind the newest start that the folder remembers
 
@@ -61,7 +64,14 @@ class Patient:
         settings = node_settings.load(self.directory)
         if self.listen is not None:
             settings = settings_of("--listen", **{**settings.model_dump(), "listen": self.listen})
-        return settings.listen, settings.door
+        return settings.places
+
+    @property
+    def is_relay(self) -> bool:
+        """Whether the folder's node learns nothing."""
+        if self.directory is None or not self.directory.is_founded:
+            return False
+        return papers.credential(self.directory).certificate.role is Role.RELAY
 
 
 def examined(patient: Patient) -> list[Finding]:
@@ -105,9 +115,9 @@ def _python(_patient: Patient) -> Finding:
     return Finding("python", f"{version}, {bits} bits, {platform.machine()}, {os.cpu_count()} cores")
 
 
-def _packages(_patient: Patient) -> Finding:
+def _packages(patient: Patient) -> Finding:
     found, missing = [], []
-    for name in PACKAGES:
+    for name in (*PACKAGES, *(() if patient.is_relay else LEARNING)):
         try:
             found.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
@@ -130,7 +140,7 @@ def _port(patient: Patient) -> Finding:
     if (place := _running(patient)) is not None:
         return Finding("port", f"this folder's node listens at {place}")
     node_settings.refuse_busy(*patient.places)
-    return Finding("port", f"{' and '.join(patient.places)} free")
+    return Finding("port", f"{' and '.join(patient.places)} free" if patient.places else "none is opened to others")
 
 
 def _running(patient: Patient) -> str | None:
@@ -178,14 +188,18 @@ def _descriptors(_patient: Patient) -> Finding:
     return Finding("open files", "no limit" if hard == resource.RLIM_INFINITY else f"up to {hard}")
 
 
-def _memory(_patient: Patient) -> Finding:
+def _memory(patient: Patient) -> Finding:
     import psutil
 
     free = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError):  # of the group of processes that we are in; "max" is no number
         free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    if free < MEMORY_MIN:
-        mend = f"A node takes some {MEMORY_MIN >> 20} MiB and four times its model; end other programs, or add swap."
+    if patient.is_relay:
+        least, takes = RELAY_MEMORY_MIN, f"A relay takes up to {RELAY_MEMORY_MIN >> 20} MiB"
+    else:
+        least, takes = MEMORY_MIN, f"A node takes some {MEMORY_MIN >> 20} MiB and four times its model"
+    if free < least:
+        mend = f"{takes}; end other programs, or add swap."
         return Finding("memory", f"{free >> 20} MiB are available.", mend)
     return Finding("memory", f"{free / (1 << 30):.1f} GiB available")
 

@@ -22,6 +22,11 @@ Key = Annotated[Path | None, typer.Option(metavar="FILE", help="The root key, wh
 Days = Annotated[float, typer.Option(help="How long the certificate lasts, at most 90.")]
 
 
+class InvitedRole(StrEnum):
+    MEMBER = "member"
+    RELAY = "relay"
+
+
 class Because(StrEnum):
     LEFT = "left"
     STOLEN = "stolen"
@@ -70,6 +75,9 @@ def network_create(
 def network_invite(
     ttl: Annotated[str, typer.Option(help="How long it is good: 30m, 1h, 7d; at most 30d.")] = "1h",
     uses: Annotated[int, typer.Option(help="How many may join by it.")] = 1,
+    role: Annotated[
+        InvitedRole, typer.Option(help="A relay learns nothing: it carries what members that can't reach each other say.")
+    ] = InvitedRole.MEMBER,
     directory: Directory = None,
     key: Key = None,
     passphrase_fd: PassphraseFd = None,
@@ -86,15 +94,16 @@ def network_invite(
 
     here = place.found(directory)
     office = Office.open(here, key, known_passphrase(passphrase_fd))
-    line, invite = office.invite(seconds(ttl), uses, Role.MEMBER)
+    line, invite = office.invite(seconds(ttl), uses, Role[role.name])
     until = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(invite.not_after))
     if json_:
-        data = {"invite": str(line), "expires": invite.not_after, "uses": uses, "addresses": line.addresses}
+        data = {"invite": str(line), "expires": invite.not_after, "uses": uses, "addresses": line.addresses, "role": role}
         typer.echo(answer(data))
     else:
         typer.echo(str(line))
     sys.stdout.flush()
-    joiners = "one node" if uses == 1 else f"{uses} nodes"
+    noun = "relay" if role is InvitedRole.RELAY else "node"
+    joiners = f"one {noun}" if uses == 1 else f"{uses} {noun}s"
     typer.echo(f"Good for {joiners} until {until}, at {', '.join(line.addresses)}: p2pfl node join LINE", err=True)
     if not is_running(here):
         typer.echo(f"Nobody answers there yet: p2pfl node start --dir {here.path}", err=True)
@@ -130,7 +139,8 @@ def network_sign(
     line = office.certify(asked, days)
     told = {"name": asked.name, "id": asked.identity.hex(), "credential": str(line)}
     typer.echo(answer(told) if json_ else str(line))
-    typer.echo(f"For {plain(asked.name)}, {asked.identity.hex()[:16]}: p2pfl node join LINE, in its folder", err=True)
+    whom = f"the relay {plain(asked.name)}" if asked.is_relay else plain(asked.name)
+    typer.echo(f"For {whom}, {asked.identity.hex()[:16]}: p2pfl node join LINE, in its folder", err=True)
 
 
 @network_app.command("revoke")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from node.commands.options import Addresses, Data, Directory, Json, Listen, NoPassphrase, OwnTask, PassphraseFd
+from node.commands.options import Addresses, Data, Directory, Json, Listen, NoPassphrase, OutboundOnly, OwnTask, PassphraseFd
 from p2pfl.answer import answer
+from p2pfl.failure import ExitCode, Failure
 from p2pfl.report.plain import plain
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def node_init(
     request: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a request to be certified here; see p2pfl network sign.")
     ] = None,
+    relay: Annotated[bool, typer.Option("--relay", help="With --request: to carry for others, and learn nothing.")] = False,
     address: Annotated[
         str, typer.Option(help="HOST:PORT at which the others reach it, for a network's file.")
     ] = "127.0.0.1:7780",
@@ -81,9 +83,12 @@ def node_init(
     from node.commands.options import new_passphrase
 
     here = place.named(directory, name)
+    if relay and request is None:
+        hint = "Add --request FILE, and have that signed: p2pfl network sign FILE"
+        raise Failure("usage", "--relay is asked of the holder of the root key.", hint, ExitCode.USAGE)
     passphrase = new_passphrase(no_passphrase, passphrase_fd)
     if request is not None:
-        asked = enrol_by_request(name, here, request, passphrase)
+        asked = enrol_by_request(name, here, request, passphrase, relay)
         told = {"id": asked.identity.hex(), "directory": str(here.path), "request": str(request)}
         typer.echo(answer(told) if json_ else f"request  {request}")
         next_ = f"p2pfl node join CREDENTIAL --dir {here.path}"
@@ -102,6 +107,7 @@ def node_join(
     ] = None,
     listen: Listen = "0.0.0.0:7780",
     address: Addresses = None,
+    outbound_only: OutboundOnly = False,
     data: Data = None,
     task: OwnTask = None,
     directory: Directory = None,
@@ -126,7 +132,8 @@ def node_join(
             return identity_in(here, passphrase_fd)
         return new_identity(here, lambda: new_passphrase(no_passphrase, passphrase_fd))
 
-    settings = settings_of("p2pfl node join", **settings_from(listen, address, task, data))
+    asked = settings_from(listen, address, task, data)
+    settings = settings_of("p2pfl node join", **asked, outbound_only=outbound_only)
     done = join(line_of(line_in(line)), name or own_name(), directory, settings, opened)
     if start:
         typer.echo(f"{plain(done.member)} is a {done.role} of {plain(done.network)}", err=True)
@@ -148,6 +155,9 @@ def node_start(
     data: Data = None,
     task: OwnTask = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT to listen at, from now on.")] = None,
+    outbound_only: Annotated[
+        bool | None, typer.Option("--outbound-only/--reachable", help="From now on: whether nobody can reach this machine.")
+    ] = None,
     passphrase_fd: PassphraseFd = None,
     passphrase_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Read the passphrase from this file.")] = None,
     metrics_port: Annotated[
@@ -170,6 +180,8 @@ def node_start(
         become(replace(told, metrics_port=metrics_port or 0))
     settings = node_settings.load(here)
     given = settings_from(listen or settings.listen, list(settings.addresses), task, data)
+    if outbound_only is not None:
+        settings = settings.model_copy(update={"outbound_only": outbound_only})
     changed = node_settings.settings_of("p2pfl node start", **{**settings.model_dump(), **_non_empty(given)})
     identity = identity_in(here, passphrase_fd, passphrase_file)
     _start_founded(here, identity, changed, metrics_port or 0)

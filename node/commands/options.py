@@ -25,6 +25,12 @@ Addresses = Annotated[
     list[str] | None,
     typer.Option("--address", help="HOST:PORT at which the others reach it, where that is another; up to three."),
 ]
+OutboundOnly = Annotated[
+    bool,
+    typer.Option(
+        "--outbound-only", help="Nobody can reach this machine, as behind NAT: open no port, and work over what it dials."
+    ),
+]
 _DURATION = re.compile(r"(\d{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 

@@ -8,16 +8,21 @@ from typing import NoReturn
 from node import network_file, processes, setup
 from node.admission import papers
 from node.admission.fitting import task_of
+from node.admission.joining import refuse_as_relay
 from node.admission.terms import of_charter
 from node.directory import NodeDirectory
 from node.entropy import SystemEntropy
-from node.node_settings import NodeSettings
+from node.node_settings import NodeSettings, next_port
 from node.setup import Setup
 from node.transport.address import Address
 from p2pfl.failure import ExitCode, Failure
+from p2pfl.protocol.admission.certificate import Role
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.identity import Identity
 from p2pfl.report.plain import plain
+
+UNREACHED = "127.0.0.1:0"
+"""Where a node listens that nobody can reach: at a port of this machine that it tells nobody."""
 
 
 def prepared(
@@ -65,39 +70,52 @@ def prepared_founded(directory: NodeDirectory, identity: Identity, settings: Nod
     credential = known.roster.credential(own)
     assert credential is not None, "its standing is good"
     certificate = credential.certificate
+    is_relay = certificate.role is Role.RELAY
+    if is_relay:
+        refuse_as_relay(settings)
     addresses = settings.advertised()
+    address = next(iter(addresses), "")
     return Setup(
         network=charter.name,
         index=terms.part_of(own),
-        members=(Member(own, certificate.name, addresses[0], identity.transport_key, identity.seal_key),),
+        members=(Member(own, certificate.name, address, identity.transport_key, identity.seal_key),),
         secrets_fd=setup.hold(identity.to_bytes(None, SystemEntropy())),
-        listen=settings.listen,
+        listen=UNREACHED if settings.outbound_only else settings.listen,
         directory=str(directory.path),
         seed=terms.seed,
         gossip=terms.rules,
         send_to=(),
         weights={},
-        task=task_of(terms, settings),
-        data=terms.data.model_dump(),
-        training=terms.training.model_dump(),
-        codec=terms.codec.model_dump(),
-        limits=terms.limits.model_dump(),
+        task={} if is_relay else task_of(terms, settings),
+        data={} if is_relay else terms.data.model_dump(),
+        training={} if is_relay else terms.training.model_dump(),
+        codec={} if is_relay else terms.codec.model_dump(),
+        limits={} if is_relay else terms.limits.model_dump(),
         data_directory=settings.data,
         founded=True,
         parts=terms.parts,
         addresses=addresses,
-        door=settings.door,
+        door="" if settings.outbound_only else next_port(settings.listen),
+        is_relay=is_relay,
+        dials_loopback=settings.is_on_loopback,
         topology=terms.topology.model_dump(),
     )
 
 
 def become(told: Setup) -> NoReturn:
     """Replace this process, so that signals and exit codes are the network process's own."""
-    names = {member.id: plain(member.name) for member in told.members}
-    neighbors = ", ".join(names[peer] for peer in told.send_to)
-    to_be_found = f"join door: {told.door}" if told.founded else f"neighbors: {neighbors}"
-    print(f"{plain(told.own.name)} listens at {told.listen}; {to_be_found}", file=sys.stderr, flush=True)
+    print(f"{plain(told.own.name)} {_place(told)}", file=sys.stderr, flush=True)
     fd = setup.to_fd(told)
     for inherited in (fd, told.secrets_fd):
         os.set_inheritable(inherited, True)
     os.execve(sys.executable, processes.command("node.network", str(fd)), processes.environment())
+
+
+def _place(told: Setup) -> str:
+    """Where it can be met, for people."""
+    if not told.founded:
+        names = {member.id: plain(member.name) for member in told.members}
+        return f"listens at {told.listen}; neighbors: {', '.join(names[peer] for peer in told.send_to)}"
+    if not told.addresses:
+        return "opens no port, and works over the links that it dials"
+    return f"{'relays' if told.is_relay else 'listens'} at {told.listen}; join door: {told.door}"

@@ -51,12 +51,14 @@ class Links:
         addresses_of: Callable[[PeerId], tuple[str, ...]] | None = None,
         on_dial_refused: Callable[[PeerId], None] | None = None,
         on_called: Callable[[PeerId], None] = lambda _peer: None,
+        dials_loopback: bool | None = None,
     ) -> None:
         """`members` may change, as long as `members_changed` is told. `keys_of` a member are the transport keys with which it
         may call, the newest first, at most two; without it, the one in `members`. `addresses_of` a member, or of ourselves, are
         what its own record states, at most three; without it, the one in `members`, which an operator vouches for.
         `on_stranger` hears, in words and seldom, of who was refused at the gate; `on_dial_refused` of every dial at which the
-        member's machine said that nobody listens there; `on_called` of every link that a member has dialled to us."""
+        member's machine said that nobody listens there; `on_called` of every link that a member has dialled to us.
+        `dials_loopback`: whether loopback addresses that others state are dialled; without it, if we can be met at one."""
         self.bytes_sent: Counter[PeerId] = Counter()
         self.bytes_received: Counter[PeerId] = Counter()
         self.messages_sent: Counter[PeerId] = Counter()
@@ -73,6 +75,7 @@ class Links:
         self._on_stranger = on_stranger
         self._on_dial_refused = on_dial_refused
         self._on_called = on_called
+        self._dials_loopback = dials_loopback
         self._patience = patience or Patience()
         self._dialling = Dialling(self._patience)
         # Jitter need not be unforeseeable, only different from peer to peer.
@@ -279,6 +282,9 @@ class Links:
 
     def _judge_loopback(self) -> None:
         """Where an operator lists the members, the addresses are the operator's word; a record's are its subject's."""
+        if self._dials_loopback is not None:
+            self._dialling.is_on_loopback = self._dials_loopback
+            return
         stated = self._stated(self._own) if self._stated is not None else ()
         self._dialling.is_on_loopback = (
             self._stated is None or self._listens.is_loopback or any(Address.parse(text).is_loopback for text in stated)

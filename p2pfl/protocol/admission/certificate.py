@@ -42,9 +42,8 @@ _FORMAT = 1
 
 
 class Role(IntEnum):
-    """What a certificate lets its holder do: take part; sign certificates and invites.
-
-    RELAY is in the format only: it lets its holder do what MEMBER does, and no command hands it out."""
+    """What a certificate lets its holder do: learn with the others; carry what members say who can't reach each other; sign
+    certificates and invites. A relay is a member in all else, but nobody gossips models with it."""
 
     MEMBER = 0
     RELAY = 1
