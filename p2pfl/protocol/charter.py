@@ -45,7 +45,8 @@ class GossipRules:
 @dataclass(frozen=True, slots=True)
 class Charter:
     """The agreement. `schema` is the digest of layout, codec, algorithm and labels; `update_bytes` the exact length of an
-    encoded update under it. `terms` is whatever else must be the same for all: the settings that the root signed, as bytes.
+    encoded update under it. `terms` is the settings that the root signed, as bytes: the gossip rules, and whatever else must be
+    the same for all. Empty where no root signed any.
 
     root: the Ed25519 public key that vouches for the members, 32 bytes. network_id: 16 bytes that name the network, of its name
     and root. digest: 32 bytes that two peers must share before they exchange anything. Both are in every header, so that they
@@ -62,7 +63,9 @@ class Charter:
     digest: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        agreed = msgpack.packb((self.name, self.schema, self.update_bytes, astuple(self.gossip))) + self.terms
+        # Signed terms have the rules in them: as they were signed, so that it does not matter how anybody else packs a float.
+        rules = self.terms or msgpack.packb(astuple(self.gossip))
+        agreed = msgpack.packb((self.name.encode(), self.schema, self.update_bytes)) + rules
         object.__setattr__(self, "network_id", network_id(self.root, self.name))
         object.__setattr__(self, "digest", hashlib.blake2b(agreed, digest_size=32, person=b"p2pfl/charter").digest())
 
