@@ -12,14 +12,14 @@ import pytest
 from p2pfl.protocol import envelope, wire
 from p2pfl.protocol.allowance import Allowance
 from p2pfl.protocol.charter import GossipRules
-from p2pfl.protocol.errors import ADMISSION, Reason
+from p2pfl.protocol.errors import ADMISSION, TUNNEL, Reason
 from p2pfl.protocol.events import Effect, FrameReceived, PeerId, Rejected
 from p2pfl.protocol.identity import Keyring
 from sim.entropy import SeededEntropy
 from tests.ring import SCHEMA, Ring
 
 RECEIVER, SIGNER, FAR, OTHER = 0, 1, 2, 3  # on a ring of four, OTHER is a neighbor of RECEIVER too and FAR is not
-FAULTS = [reason for reason in list(Reason)[: list(Reason).index(Reason.BAD_CHUNK) + 1] if reason not in ADMISSION]
+FAULTS = [reason for reason in list(Reason)[: list(Reason).index(Reason.BAD_CHUNK) + 1] if reason not in ADMISSION | TUNNEL]
 FAULTS.remove(Reason.UNEXPECTED_CHUNK)  # about chunks that come on their own
 PROVED = FAULTS[FAULTS.index(Reason.BAD_SIGNATURE) + 1 :]
 

@@ -7,6 +7,7 @@ from node.transport import routes
 from p2pfl.protocol import errors, wire
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.membership import gossip_wire
+from p2pfl.protocol.relay import relay_wire
 from tests.tables import with_tables
 
 DOC = Path(__file__).parent.parent / "docs" / "protocol.md"
@@ -25,8 +26,9 @@ LIMITS = {
 def messages() -> str:
     """Kind, message, field, type and bound, in the order of the wire."""
     rows = ["| kind | message | field | type | bound |", "|---|---|---|---|---|"]
-    fields = {**wire.FIELDS, **gossip_wire.FIELDS}
-    numbered = [(str(number), kind) for number, kind in {**wire.KINDS, **gossip_wire.KINDS}.items()]
+    fields = {**wire.FIELDS, **gossip_wire.FIELDS, **relay_wire.FIELDS}
+    kinds = {**wire.KINDS, **gossip_wire.KINDS, **relay_wire.KINDS}
+    numbered = [(str(number), kind) for number, kind in kinds.items()]
     for number, kind in [*numbered, ("", wire.Header)]:
         for k, (name, field) in enumerate(fields[kind].items()):
             first = (number, f"`{kind.__name__}`") if k == 0 else ("", "")

@@ -16,6 +16,10 @@ class Reason(StrEnum):
     BAD_HEADER = "bad_header"  # the first frame is not one of our messages, or a field is out of its bounds
     VERSION = "version"  # another protocol version
     KIND = "kind"  # a kind of message this version does not know
+    NOT_RELAY = "not_relay"  # a tunnel's message by way of a member that is no relay, or for a relay to pass on that is none
+    NO_TUNNEL = "no_tunnel"  # of a session, a knock or an order of calling that there is not between these two
+    BAD_SEAL = "bad_seal"  # a piece that the other end of the tunnel did not seal for this place
+    GAP = "gap"  # a piece of a tunnel before which others are missing
     WRONG_NETWORK = "wrong_net"  # another network id
     WRONG_CHARTER = "wrong_charter"  # another charter digest
     OLD_CHARTER = "old_charter"  # a charter with a lower serial number than one that was seen
@@ -29,13 +33,13 @@ class Reason(StrEnum):
     NO_RECEIPT = "no_receipt"  # certified by an invite, but no known member says that it let it in
     HELD = "held"  # one of several that an invite let in too often, until an issuer decides
     NAME_TAKEN = "name_taken"  # a member of that name is there already
-    FULL = "full"  # no room for more members or revocations
+    FULL = "full"  # no room for more members, revocations or tunnels
     BAD_CLOCK = "bad_clock"  # a clock more than an hour from the neighbors' median: nobody is let in meanwhile
     BAD_SCHEMA = "bad_schema"  # another layout, codec or algorithm, or a length that this schema can't have
     HOP_MISMATCH = "hop_mismatch"  # signed by somebody else than who delivered it
     FUTURE_STEP = "future_step"  # a step further ahead than the charter allows
     NOT_NEIGHBOR = "not_neighbor"  # a member that the plan does not receive from
-    REPLAYED = "replayed"  # an (epoch, sequence number) seen before, or older than the replay window
+    REPLAYED = "replayed"  # an (epoch, sequence number), or a piece of a tunnel, seen before or older than the replay window
     BAD_SIGNATURE = "bad_signature"  # the signature is not the signer's over these bytes
     EQUIVOCATION = "equivocation"  # a second, different content for one (signer, boot id, step, phase, part)
     NOT_FOR_US = "not_for_us"  # our id is not among the readers
@@ -52,6 +56,9 @@ class Reason(StrEnum):
 ADMISSION = frozenset(list(Reason)[list(Reason).index(Reason.OLD_CHARTER) : list(Reason).index(Reason.BAD_CLOCK) + 1])
 """What concerns certificates, invites, revocations and charters. Whoever is told one of them is no member, so that its updates
 are never looked at."""
+
+TUNNEL = frozenset({Reason.NOT_RELAY, Reason.NO_TUNNEL, Reason.BAD_SEAL, Reason.GAP})
+"""What concerns tunnels and those who carry them; what a tunnel brings is checked afterwards, as if a link had."""
 
 
 class RejectedFrame(Exception):
