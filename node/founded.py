@@ -6,13 +6,13 @@ with neighbors, the owner at the control socket, and time; whatever it was, link
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from node.admission import papers
 from node.admission.door import JoinDoor
-from node.admission.exchange import Exchange, LinkSet, concerns
+from node.admission.exchange import Exchange, concerns
 from node.admission.farewell import farewell, own_record
 from node.admission.keeper import Keeper
 from node.admission.owner_answers import answers
@@ -20,8 +20,10 @@ from node.directory import NodeDirectory
 from node.entropy import instant
 from node.live_peer import LivePeer
 from node.neighborhood import Neighborhood
+from node.others import End
 from node.setup import Setup
 from node.transport.address import Address
+from node.transport.links import Links
 from node.transport.sockets import TransportKeys
 from node.upkeep.clock_watch import ClockWatch
 from node.upkeep.control import Answers
@@ -51,6 +53,7 @@ from p2pfl.protocol.membership.membership import Membership
 from p2pfl.protocol.membership.rules import EDGE, LAN
 from p2pfl.protocol.peer import Peer
 from p2pfl.protocol.randomness import Choices
+from p2pfl.protocol.round import Plan
 
 BEAT_S = 0.25
 CLOCK_BEATS = 8
@@ -80,7 +83,24 @@ class Founded:
         self._membership: Membership | None = None
         self._running: _Running | None = None
 
-    # ---- parts for the others ---------------------------------------------------------------------------------------------
+    # ---- before it runs -----------------------------------------------------------------------------------------------------
+
+    @property
+    def network_id(self) -> bytes:
+        return self.charter.network_id
+
+    @property
+    def neighbors_most(self) -> int:
+        return self.neighborhood.most
+
+    @property
+    def neighbors_held(self) -> int:
+        return 2 * self.neighborhood.most
+
+    @property
+    def dials_loopback(self) -> bool:
+        """Its owner put it there, or it is met there: otherwise such an address would be one of our own services."""
+        return self._setup.dials_loopback or any(Address.parse(text).is_loopback for text in self._setup.addresses)
 
     def keys_of(self, peer: PeerId) -> tuple[bytes, ...]:
         return self.roster.transport_keys(peer)
@@ -95,15 +115,16 @@ class Founded:
         record = self.roster.records.get(self._own)
         return record.boot_epoch if record is not None else 0
 
-    def check_model(self, schema: bytes, update_bytes: int) -> None:
+    def agreed(self, schema: bytes, update_bytes: int) -> Charter:
         """Raises `Failure` with exit code MISMATCH unless the trainer learns what the network does."""
         if (schema, update_bytes) != (self.charter.schema, self.charter.update_bytes):
             message = f"This node's task makes another model than the network {self.charter.name!r} agreed on."
             hint = "Give the same task and model: --task, and the same versions of its code."
             raise Failure("other_model", message, hint, ExitCode.MISMATCH)
+        return self.charter
 
-    def liveness(self, signer: Keyring, boot: Boot) -> Liveness:
-        """The membership of this life. From here on our own record is in the roster."""
+    def planned(self, signer: Keyring, boot: Boot) -> tuple[Plan, Liveness]:
+        """By the membership of this life. From here on our own record is in the roster."""
         own, roster = self._member(), self.roster
         before = roster.records.get(own.id)
         is_same = before is None or (before.transport_key, before.seal_key) == (own.transport_key, own.seal_key)
@@ -137,21 +158,13 @@ class Founded:
             instant(),
             bootstrap=tuple(sorted(peer for peer in roster.members if peer != own.id)),
         )
-        return Liveness(membership, self.neighborhood.plan_of)
+        liveness = Liveness(membership, self.neighborhood.plan_of)
+        return liveness.plan, liveness
 
     # ---- running ----------------------------------------------------------------------------------------------------------
 
-    async def begin(
-        self,
-        signer: Keyring,
-        links: LinkSet,
-        live: LivePeer,
-        peer: Peer,
-        journal: Journal,
-        end: Callable[[Failure, bool], None],
-    ) -> None:
-        """All parts are there: open the join door, and keep up with what changes. `end` ends the node for a reason; with True
-        it may say good-bye. Raises `Failure` where the door can't be opened."""
+    async def begin(self, signer: Keyring, links: Links, live: LivePeer, peer: Peer, journal: Journal, end: End) -> None:
+        """Open the join door, and keep up with what changes. Raises `Failure` where the door can't be opened."""
         keeper = Keeper(self._loop, self._directory, self._papers, lambda text: journal.incident("papers_not_kept", text))
         exchange = Exchange(self._papers, links, peer, journal, self._follow)
         self._running = running = _Running(links, live, peer, journal, end, keeper, exchange)
@@ -338,11 +351,11 @@ class Founded:
 class _Running:
     """The parts that there are only while it runs."""
 
-    links: LinkSet
+    links: Links
     live: LivePeer
     peer: Peer
     journal: Journal
-    end: Callable[[Failure, bool], None]
+    end: End
     keeper: Keeper
     exchange: Exchange
     door: JoinDoor | None = None

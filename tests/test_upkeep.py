@@ -5,7 +5,7 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -23,9 +23,18 @@ from tests.loopback import LIMIT_S, on_loop
 OWN = Member(PeerId(b"o" * 32), "ward-a", "127.0.0.1:1", b"t" * 32, b"s" * 32)
 
 
+class Alone:
+    """No others."""
+
+    members: Mapping[PeerId, Member] = {OWN.id: OWN}
+
+    def account(self) -> None:
+        return None
+
+
 def upkeep(directory: Path, leave: Callable[[], None] = lambda: None) -> tuple[Upkeep, Journal]:
     journal = Journal(directory / "metrics.jsonl", directory / "log.jsonl", {OWN.id: OWN}, lambda _said: None)
-    observation = Observation("wards", OWN, {OWN.id: OWN}, journal)
+    observation = Observation("wards", OWN, Alone(), journal)
     return Upkeep(asyncio.get_running_loop(), observation, journal, leave), journal
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import zmq
 
-from node import network
+from node import gossiping, ground, network
 from node.setup import from_fd
 from node.transport import link, listener
 from node.transport.links import Links
@@ -124,8 +124,8 @@ def main() -> int:
     updates = os.open(history + ".updates", flags, 0o600) if options["updates"] else -1
     if options["open"]:
         open_links()
-    network.Peer = functools.partial(WatchedPeer, written, updates)  # type: ignore[misc, assignment]
-    network.Links = functools.partial(Links, patience=Patience(**options["patience"]))  # type: ignore[misc, assignment]
+    gossiping.Peer = functools.partial(WatchedPeer, written, updates)  # type: ignore[misc, assignment]
+    ground.Links = functools.partial(Links, patience=Patience(**options["patience"]))  # type: ignore[misc, assignment]
     return network.main(from_fd(fd))
 
 

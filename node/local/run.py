@@ -19,7 +19,8 @@ from typing import Any, Literal
 from node import processes, setup
 from node.directory import NodeDirectory
 from node.entropy import SystemEntropy
-from node.network import STOP, preparation
+from node.gossiping import preparation
+from node.network import STOP
 from node.network_file import MemberSection, NetworkFile, neighborhoods, sections_of
 from node.setup import Setup
 from node.training.channel import LoopChannel

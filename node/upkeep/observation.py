@@ -7,10 +7,9 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from node.checkpoint import Checkpoints
-from node.founded import Founded
 from node.training.trainer_process import TrainerProcess
 from node.transport.links import Links
 from node.upkeep.journal import Journal
@@ -25,20 +24,27 @@ ALONE_S = 5.0  # without a neighbor before a node calls itself alone
 FINGERPRINT = 16  # hex digits: enough to compare by eye, far too many to find a second key for
 
 
+class Company(Protocol):
+    """What is used of `others.Others`."""
+
+    @property
+    def members(self) -> Mapping[PeerId, Member]: ...
+    def account(self) -> dict[str, Any] | None: ...
+
+
 class Observation:
     """Of one node. Until `peer` is there, the node is starting."""
 
-    def __init__(self, network: str, own: Member, members: Mapping[PeerId, Member], journal: Journal) -> None:
+    def __init__(self, network: str, own: Member, others: Company, journal: Journal) -> None:
         self.peer: Peer | None = None
         self.links: Links | None = None
         self.trainer: TrainerProcess | None = None
         self.checkpoints: Checkpoints | None = None
-        self.founded: Founded | None = None
         self.listens_at = ""
         self.is_leaving = False
         self._network = network
         self._own = own
-        self._members = members
+        self._others = others
         self._journal = journal
         self._without_company: tuple[float, float] | None = None  # monotonic and wall moment
         self._began = time.monotonic()
@@ -100,8 +106,8 @@ class Observation:
             "alone_since": self.alone_since,
             "listens_at": self.listens_at,
             "keys": _fingerprints(self._own),
-            "members": len(self._members),
-            "membership": self.founded.account() if self.founded is not None else None,
+            "members": len(self._others.members),
+            "membership": self._others.account(),
             "neighbors": [self._neighbor(peer, links, other) for other in links.dialled] if peer and links else [],
             "bytes_sent": sum(links.bytes_sent.values()) if links else 0,
             "bytes_received": sum(links.bytes_received.values()) if links else 0,
@@ -126,7 +132,7 @@ class Observation:
         }
 
     def _neighbor(self, peer: Peer, links: Links, other: PeerId) -> dict[str, Any]:
-        member, seen = self._members.get(other), peer.neighbors.of(other)
+        member, seen = self._others.members.get(other), peer.neighbors.of(other)
         pair = peer.ledger.pairs.get(other, PairCounts())
         banned_s = peer.allowances.banned_until(other) - time.monotonic()
         if seen.is_parted:

@@ -1,0 +1,117 @@
+"""A node that learns: its trainer, what it kept on its disk, and its peer, put together over the ground that it stands on."""
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from node.checkpoint import Checkpoint, Checkpoints
+from node.entropy import SystemEntropy, instant
+from node.ground import Ground, Say
+from node.live_peer import LivePeer
+from node.others import End
+from node.sealing import IN_PLACE_MAX
+from node.setup import Setup
+from node.training.arena import Arena
+from node.training.orders import Answer, Prepare, Ready
+from node.training.trainer_process import TrainerDied, TrainerProcess
+from node.transport.links import Links
+from p2pfl.protocol.boot import Boot
+from p2pfl.protocol.charter import Charter
+from p2pfl.protocol.peer import Peer
+from p2pfl.protocol.randomness import Choices
+
+BOOT_ID_BYTES = 16
+ARRIVING_BYTES = 128 << 20  # what updates of others may always take; a large model has room for one of each neighbor besides
+
+
+async def gossiping(ground: Ground, links: Links, stack: AsyncExitStack, say: Say, end: End) -> LivePeer:
+    """Its parts are all there when this returns, and nothing was sent yet. Raises `Failure`."""
+    setup, others, journal = ground.setup, ground.others, ground.journal
+    live: LivePeer | None = None
+
+    def answered(answer: Answer | TrainerDied) -> None:
+        if live is not None:
+            live.trainer_answered(answer)
+
+    trainer = _trainer(ground, say, answered)
+    stack.callback(trainer.close)
+    ready = await trainer.start()
+    charter = others.agreed(ready.schema, ready.update_bytes)
+    checkpoints = Checkpoints(ground.directory.checkpoints, setup.own.id, ground.signer, ready.schema)
+    newest = checkpoints.newest(lambda text: journal.incident("damaged_checkpoint", text))
+    arena = Arena.create(ready.update_bytes, _slots(others.neighbors_held))
+    await trainer.equip(arena, checkpoints)
+    peer = _peer(ground, charter, ready, newest)
+    parts = (peer, links, trainer, arena, checkpoints, journal)
+    live = LivePeer(ground.loop, *parts, ground.directory.model, setup.pace_s, others.conflicted)
+    stack.callback(live.close)
+    ground.observation.peer, ground.observation.checkpoints = peer, checkpoints
+    stack.push_async_callback(others.close)
+    await others.begin(ground.signer, links, live, peer, journal, end)
+    # Beside the slots: what is sealed while a slow reader holds on to all that may be.
+    ground.upkeep.gossiping(arena.slot_bytes * (arena.count + 2), others.neighbors_most + 1)
+    return live
+
+
+def preparation(setup: Setup) -> Prepare:
+    """The first order to its trainer."""
+    return Prepare(
+        setup.own.id,
+        setup.index,
+        setup.count,
+        setup.data_directory,
+        setup.task,
+        setup.data,
+        setup.training,
+        setup.codec,
+        setup.limits,
+        setup.seed,
+        setup.record,
+        setup.record_row_max,
+    )
+
+
+def _trainer(ground: Ground, say: Say, on_answer: Callable[[Answer | TrainerDied], None]) -> TrainerProcess:
+    def on_ready(ready: Ready) -> None:
+        say(("ready", {name: getattr(ready, name) for name in Ready.__slots__}))
+
+    def on_degraded(text: str) -> None:
+        ground.journal.incident("degraded", text)
+
+    setup = ground.setup
+    trainer = TrainerProcess(ground.loop, preparation(setup), setup.zygote_fd, on_answer, on_ready, on_degraded)
+    ground.observation.trainer = trainer
+    return trainer
+
+
+def _peer(ground: Ground, charter: Charter, ready: Ready, newest: Checkpoint | None) -> Peer:
+    """Of a new life, which goes on from the newest checkpoint."""
+    setup, others = ground.setup, ground.others
+    epoch = ground.directory.next_boot_epoch(max(instant().wall, others.epoch_before + 1))
+    boot = Boot(epoch, SystemEntropy().draw(BOOT_ID_BYTES))
+    plan, liveness = others.planned(ground.signer, boot)
+    return Peer(
+        setup.own.id,
+        ground.signer,
+        charter,
+        others.members,
+        plan,
+        ready.local_steps,
+        ready.samples,
+        boot,
+        Choices(setup.seed, setup.own.id),
+        SystemEntropy(),
+        newest.state if newest is not None else None,
+        room=_room(others.neighbors_most, ready.update_bytes),
+        liveness=liveness,
+    )
+
+
+def _room(neighbors: int, update_bytes: int) -> int:
+    """How many long updates of others may take memory: one of each neighbor, and more only of a small model."""
+    return max(neighbors, ARRIVING_BYTES // update_bytes)
+
+
+def _slots(neighbors: int) -> int:
+    """Of each neighbor two updates waiting, two that they displaced while their chunks were being opened, and one in the Learn
+    under way; of one's own those that hold ciphertext, and the one that is being written, or sealed beside its slot."""
+    return 5 * neighbors + IN_PLACE_MAX + 6

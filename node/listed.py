@@ -1,0 +1,82 @@
+"""Members who were known beforehand and stay the same, as where all peers run on one machine: nothing is found out."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+from node.live_peer import LivePeer
+from node.others import End
+from node.setup import Setup
+from node.transport.links import Links
+from node.upkeep.control import Answers
+from node.upkeep.journal import Journal
+from p2pfl.protocol.boot import Boot
+from p2pfl.protocol.charter import Charter, Member
+from p2pfl.protocol.events import Event, IdentityConflict, PeerId
+from p2pfl.protocol.identity import Keyring
+from p2pfl.protocol.liveness import Liveness
+from p2pfl.protocol.peer import Peer
+from p2pfl.protocol.round import Plan, static_plan
+
+
+class Listed:
+    """They are where their `Setup` says, and the trainer knows what they agreed on beside the gossip rules."""
+
+    refused = None
+    dials_loopback = True  # whoever wrote the list meant it
+    epoch_before = 0
+
+    def __init__(self, setup: Setup) -> None:
+        self.members: Mapping[PeerId, Member] = {member.id: member for member in setup.members}
+        self.answers: Answers = {}
+        self._setup = setup
+        self._charter = _charter(setup)
+
+    @property
+    def network_id(self) -> bytes:
+        return self._charter.network_id
+
+    @property
+    def neighbors_most(self) -> int:
+        return max(1, len(self._setup.weights) - 1)
+
+    @property
+    def neighbors_held(self) -> int:
+        return self.neighbors_most
+
+    def keys_of(self, peer: PeerId) -> tuple[bytes, ...]:
+        return (self.members[peer].transport_key,)
+
+    def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
+        return (self.members[peer].address,)
+
+    def called(self, peer: PeerId) -> None:
+        pass
+
+    def heard(self, event: Event) -> bool:
+        return False
+
+    def agreed(self, schema: bytes, update_bytes: int) -> Charter:
+        return replace(self._charter, schema=schema, update_bytes=update_bytes)
+
+    def planned(self, signer: Keyring, boot: Boot) -> tuple[Plan, Liveness | None]:
+        return static_plan(self._setup.own.id, self._setup.send_to, self._setup.weights), None
+
+    async def begin(self, signer: Keyring, links: Links, live: LivePeer, peer: Peer, journal: Journal, end: End) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def conflicted(self, conflict: IdentityConflict) -> None:
+        raise AssertionError("only who has a membership hears of doubles")
+
+    def account(self) -> None:
+        return None
+
+
+def _charter(setup: Setup) -> Charter:
+    """Nobody vouched for them: a digest of who they are stands for a root key. Whatever model the trainer makes is right."""
+    everyone = b"".join(sorted(member.id for member in setup.members))
+    founders = hashlib.blake2b(everyone, digest_size=32, person=b"p2pfl/founders").digest()
+    return Charter(setup.network, founders, b"", 0, setup.gossip)
