@@ -10,7 +10,7 @@ from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission import join
 from p2pfl.protocol.admission.certificate import Credential
 from p2pfl.protocol.admission.join import AMPLIFICATION, REQUEST_BYTES, Door, Visit, question
-from p2pfl.protocol.admission.joiner import Joined, understand
+from p2pfl.protocol.admission.joiner import Joined, news, understand
 from p2pfl.protocol.admission.revocation import Cause
 from p2pfl.protocol.admission.roster import Roster
 from p2pfl.protocol.admission.signed_charter import Charters, SignedCharter, sign_charter
@@ -165,6 +165,48 @@ def test_a_one_use_invite_lets_in_one_on_this_side() -> None:
     outcomes = [ask(door(ANN, roster), line.redeem(p.id, p.name, NOW), p).reason for p in (BOB, CAT, DAN)]
     assert outcomes == [None, Reason.INVITE_SPENT, Reason.INVITE_SPENT]
     assert not roster.conflicts
+
+
+@pytest.mark.fault("revoked")
+def test_a_member_that_was_away_when_it_was_revoked_learns_it_at_any_door_by_the_signature() -> None:
+    line = NET.invite(by=NET.issuer)
+    own, at = NET.roster(ANN), NET.roster(ANN)
+    admitted = NET.admitted(line, BOB, by=ANN)
+    for roster in (own, at):
+        roster.learn(admitted.data, BOB.record(NET.id).data, NOW)
+    charters = Charters(NET.root.key, charter())
+    assert admitted.issuer is not None
+    for by, subject in ((NET.root, BOB.id), (NET.root, admitted.token), (NET.root, admitted.issuer.identity)):
+        knows, asks = Roster.from_bytes(at.to_bytes(), NOW), Roster.from_bytes(own.to_bytes(), NOW)
+        knows.revoke(NET.root.revoke(CAT.id, Cause.LEFT, NOW).data, NOW)
+        knows.revoke(by.revoke(subject, Cause.STOLEN, NOW).data, NOW)
+        visit = ask(door(ANN, knows), admitted, BOB)
+        assert visit.reason is Reason.REVOKED and visit.answer is not None
+        assert len(visit.answer) <= AMPLIFICATION * REQUEST_BYTES
+        assert news(visit.answer, asks, charters, NOW) == "revoked"
+        assert asks.standing(BOB.id) is Reason.REVOKED and len(asks.revocations) == 1
+    lie = join.encode(join.Refused("revoked", (NET.issuer.revoke(ANN.id, Cause.STOLEN, NOW).data, b"junk")))
+    assert news(lie, own, charters, NOW) == "revoked" and own.standing(BOB.id) is None and own.standing(ANN.id) is None
+
+
+def test_a_member_that_asks_a_door_again_learns_who_came_meanwhile_and_the_newer_charter() -> None:
+    own, at = NET.roster(ANN, BOB), NET.roster(ANN, BOB, CAT)
+    charters, newer = Charters(NET.root.key, charter()), Charters(NET.root.key, charter(serial=5))
+    host = Door(ANN.id, signer(ANN.identity.sign_seed), at, newer)
+    answer = ask(host, NET.direct(BOB), BOB).answer
+    assert answer is not None and news(answer, own, charters, NOW) == ""
+    assert CAT.id in own.members and charters.current.serial == 5
+    older = ask(door(ANN, at), NET.direct(BOB), BOB).answer
+    assert older is not None and news(older, own, charters, NOW) == "" and charters.current.serial == 5
+
+
+@pytest.mark.fault("stranger")
+def test_a_refusal_tells_no_revocation_to_whom_the_root_never_vouched_for() -> None:
+    at = NET.roster(ANN)
+    at.revoke(NET.root.revoke(BOB.id, Cause.STOLEN, NOW).data, NOW)
+    fake = Credential(forged(b"\5" * 32, BOB, NET.id))
+    answer = ask(door(ANN, at), fake, BOB).answer
+    assert answer == join.encode(join.Refused("bad_chain"))
 
 
 # ---- bounds -------------------------------------------------------------------------------------------------------------

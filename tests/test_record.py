@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +41,21 @@ def test_what_a_member_says_of_itself_is_read_back_and_is_its_own() -> None:
     assert read.is_genuine()
     assert read.member("ann") == OWN
     assert read.neighbors == tuple(sorted(NEIGHBORS[:5]))
+
+
+def test_a_join_door_at_another_port_is_said_and_the_next_port_goes_without_saying() -> None:
+    plain, other = record(), record(door=443, addresses=["10.0.0.5:7780", "[fe80::1]:65535"])
+    assert plain.data == record(door=0).data and plain.doors == ("10.0.0.5:7781",)
+    read = RECORD.read(other.data)
+    assert read == other and read.is_genuine() and read.doors == ("10.0.0.5:443", "[fe80::1]:443")
+    for port in (-1, 65536, True):
+        with pytest.raises(RejectedFrame, match="bad_header"):
+            record(door=port)
+    body = msgpack.packb([*msgpack.unpackb(plain.data[:-64]), 0])
+    assert refusal(body + signer(ANN.sign_seed)(RECORD.context, body)) is Reason.BAD_HEADER
+    assert (
+        len(record(door=443, neighbors=NEIGHBORS[:16], addresses=["x" * 120 + f":{p}" for p in (1, 2, 3)]).data) <= RECORD_MAX
+    )
 
 
 def test_nobody_speaks_for_another() -> None:

@@ -30,7 +30,7 @@ def ask_first(
     refusal: Failure | None = None
     silent = []
     for address, key in doors:
-        answer, trouble = _asked(Address.parse(address), key, own, question, patience_s)
+        answer, trouble = asked(Address.parse(address), key, own, question, patience_s)
         if answer is None:
             silent.append(f"{address} ({trouble})")
             continue
@@ -47,13 +47,17 @@ def ask_first(
     raise Failure("nobody_answers", message, hint, ExitCode.NETWORK)
 
 
-def _asked(address: Address, key: bytes, own: TransportKeys, question: bytes, patience_s: float) -> tuple[bytes | None, str]:
-    """The answer, or why there is none."""
+def asked(
+    address: Address, key: bytes, own: TransportKeys, question: bytes, patience_s: float, to_loopback: bool = True
+) -> tuple[bytes | None, str]:
+    """The answer, or why there is none. Without `to_loopback` nothing on this machine is asked, whatever the name means."""
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except OSError as error:
         return None, error.strerror or str(error)
     place = Address(str(found[0][4][0]), address.port)
+    if place.is_loopback and not to_loopback:
+        return None, "that address is on whichever machine dials it"
     with Context() as context, context.socket(zmq.DEALER) as asking:
         asking.curve_serverkey = key
         asking.curve_publickey, asking.curve_secretkey = own.public, own.secret

@@ -1,7 +1,6 @@
 """What a member is told of itself, so that it can tell its owner and end: that it was revoked, or that another machine runs
 under its identity."""
 
-from p2pfl.protocol.admission.revocation import REVOCATION
 from p2pfl.protocol.admission.roster import Roster
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import PeerId
@@ -14,9 +13,7 @@ def farewell(roster: Roster, peer: PeerId) -> bytes | None:
     credential = roster.credential(peer)
     if credential is None or roster.standing(peer) is not Reason.REVOKED:
         return None
-    issuer = credential.issuer.identity if credential.issuer is not None else b""
-    about = {peer, credential.token, issuer}
-    items = [encode_item(Revoked(data)) for data in roster.revocations if REVOCATION.read(data).subject in about]
+    items = [encode_item(Revoked(data)) for data in roster.revocations_of(credential)]
     return gossip_wire.encode(Records(b"".join(items)))
 
 

@@ -4,11 +4,12 @@
       │  Join(network, credential, record, padding)                  │
       │ ───────────────────────────────────────────────────────────> │  checks the chain, invite and record; signs a receipt
       │  Welcome(charter, credential, digest, entries, revocations)  │
-      │ <─────────────────────────────────────────────────────────── │  or Refused(reason)
+      │ <─────────────────────────────────────────────────────────── │  or Refused(reason, revocations)
 
 The link is CURVE, so that the door knows the joiner's transport key; the record, which the joiner's identity signed, names that
 key. So nobody joins with another's papers, however often they were seen. The joiner in turn believes nothing but signatures
-under the root key that its invite names. Asking twice is harmless: whoever was admitted gets the same credential again.
+under the root key that its invite names. Asking twice is harmless: whoever was admitted gets the same credential again. So a
+member that nobody talks to asks as well: it is told what it missed, or that it was revoked, by whose signature.
 
 An answer is at most four times as long as the question, which is padded for it, so that a door is no amplifier; and before the
 chain is verified it is a refusal.
@@ -39,6 +40,7 @@ WELCOME_MAX = AMPLIFICATION * REQUEST_MAX
 QUESTION_MIN = 64  # bytes; what is shorter gets no answer at all
 ENTRIES_MAX = 64
 REVOCATIONS_MAX = 64
+AGAINST_MAX = 8  # revocations in a refusal: of a member, its issuer and its token, by whoever may
 REASON_MAX = 32
 
 
@@ -67,9 +69,11 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """You are not; `reason` is one of `errors.Reason`, or of a later version's."""
+    """You are not; `reason` is one of `errors.Reason`, or of a later version's. `revocations` are those of the asker's key and
+    of what vouches for it: whoever was a member believes their signatures, and not the reason."""
 
     reason: str
+    revocations: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 Answer = Welcome | Refused
@@ -105,6 +109,7 @@ class Door:
     def answer(self, frame: bytes, transport_key: bytes, wall: float, is_clock_good: bool = True) -> Visit:
         """What comes of a question that arrived over a link with this key. `is_clock_good`: see `clock.is_off`; with a bad one
         nobody is let in. Whoever is admitted is in the roster from now on."""
+        shown: Credential | None = None
         try:
             asked = decode(frame, REQUEST_MAX)
             if not isinstance(asked, Join):
@@ -115,9 +120,21 @@ class Door:
             admitted = self._admitted(shown, record, wall)
             welcome = encode(self._welcome(admitted, AMPLIFICATION * len(frame)))
         except RejectedFrame as refused:
-            is_answered = len(frame) >= QUESTION_MIN
-            return Visit(encode(Refused(refused.reason)) if is_answered else None, reason=refused.reason)
+            refusal = self._refusal(refused.reason, shown, AMPLIFICATION * len(frame))
+            return Visit(encode(refusal) if len(frame) >= QUESTION_MIN else None, reason=refused.reason)
         return Visit(welcome, admitted.identity)
+
+    def _refusal(self, reason: Reason, shown: Credential | None, budget: int) -> Refused:
+        """With the proof for whom the root vouches for: before its chain is verified there is nothing but the reason."""
+        if shown is None or reason is not Reason.REVOKED:
+            return Refused(reason)
+        budget -= len(encode(Refused(reason))) + 2  # the list needs up to two bytes more for its length
+        found: list[bytes] = []
+        for data in self._roster.revocations_of(shown)[:AGAINST_MAX]:
+            if 2 + len(data) > budget:
+                break
+            budget -= _add(found, (data,))
+        return Refused(reason, tuple(found))
 
     def _check(self, asked: Join, transport_key: bytes) -> tuple[Credential, Record]:
         """Who asks, and that the root vouches for it. Cheapest first."""
@@ -238,7 +255,10 @@ FIELDS: dict[type[Any], dict[str, Field]] = {
         "entries": items(2 * ENTRIES_MAX, max(RECORD_MAX, CREDENTIAL_MAX), "credential and record in turn"),
         "revocations": items(REVOCATIONS_MAX, REVOCATION_MAX, "revocations"),
     },
-    Refused: {"reason": text(REASON_MAX)},
+    Refused: {
+        "reason": text(REASON_MAX),
+        "revocations": items(AGAINST_MAX, REVOCATION_MAX, "revocations"),
+    },
 }
 """The fields of every message of the join door, in the order of the wire."""
 

@@ -42,6 +42,23 @@ def understand(frame: bytes, own: Credential, record: Record, root: bytes, wall:
         ) from None
 
 
+def news(frame: bytes, roster: Roster, charters: Charters, wall: float) -> str:
+    """A member that asked a door again takes in whatever of the answer is signed; returns the reason of a refusal, "" where it
+    was let in. A refusal alone means nothing: what counts is what the roster makes of the revocations that came with it. Raises
+    `RejectedFrame` with BAD_HEADER, VERSION or KIND, and for a charter what `Charters.learn` does, but no older one."""
+    match decode(frame, WELCOME_MAX):
+        case Welcome() as welcome:
+            entries = zip(welcome.entries[::2], welcome.entries[1::2], strict=False)
+            roster.learn_all([*entries, (welcome.credential, b"")], welcome.revocations, wall)
+            charters.learn_if_newer(welcome.charter, wall)
+            return ""
+        case Refused(reason, revocations):
+            roster.learn_all((), revocations, wall)
+            return reason
+        case _:
+            raise RejectedFrame(Reason.KIND)
+
+
 def _believed(answer: Welcome, own: Credential, record: Record, root: bytes, wall: float) -> Joined:
     """Only what is signed, down from the root."""
     network = own.certificate.network

@@ -12,7 +12,7 @@ from p2pfl.protocol.admission.statement import COUNTER, KEY, NETWORK, SECONDS, F
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.identity import keeps_secrets
-from p2pfl.protocol.wire import Field, flag, require
+from p2pfl.protocol.wire import Field, flag, require, whole
 
 ADDRESSES_MAX = 3  # a record may point at a victim, whom everybody then dials
 NEIGHBORS_MAX = 16
@@ -22,7 +22,8 @@ RECORD_MAX = 1408  # bytes with the signature; a record with everything has 1,22
 @dataclass(frozen=True, slots=True)
 class Record:
     """`boot_epoch` grows with every start, `incarnation` with every record of one start. `key_seq` grows whenever one of the
-    two keys is another. `wall` is the subject's own clock, in seconds since 1970."""
+    two keys is another. `wall` is the subject's own clock, in seconds since 1970. `door` is the port of its join door at each
+    of its addresses; 0 for the one after the address's own."""
 
     network: bytes
     identity: PeerId
@@ -37,6 +38,12 @@ class Record:
     key_seq: int
     wall: int
     data: bytes = field(repr=False)
+    door: int = 0
+
+    @property
+    def doors(self) -> tuple[str, ...]:
+        """HOST:PORT of its join door, as far as it can be reached."""
+        return tuple(door_at(address, self.door) for address in self.addresses)
 
     @property
     def precedence(self) -> tuple[int, int, bool, bytes]:
@@ -65,6 +72,7 @@ def state(
     neighbors: Iterable[PeerId] = (),
     key_seq: int = 0,
     has_left: bool = False,
+    door: int = 0,
 ) -> Record:
     """A record about oneself, signed. Of the addresses, the member's one where none are given, the first 3 are taken; of the
     neighbors any 16. Raises `RejectedFrame` with BAD_HEADER for an address that is none."""
@@ -83,7 +91,14 @@ def state(
         seal_key=own.seal_key,
         key_seq=key_seq,
         wall=int(wall),
+        **({"door": door} if door else {}),
     )
+
+
+def door_at(address: str, door: int) -> str:
+    """Where the join door of a member is that is reached at this address: at this port, or with 0 at the next one."""
+    host, _, port = address.rpartition(":")
+    return f"{host}:{door or min(int(port) + 1, 65535)}"
 
 
 def _agreement_key() -> Field:
@@ -115,5 +130,6 @@ RECORD = Form(
         "wall": SECONDS,
     },
     RECORD_MAX,
+    {"door": whole(1 << 16, least=1)},
 )
 """The form of a record: `RECORD.read(data)` gives one whose signature nobody has checked yet."""

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission.admissions import CREDENTIALS_MAX, KEPT_S, MEMBERS_MAX, REVOCATIONS_MAX, Admissions, Conflict
-from p2pfl.protocol.admission.certificate import CREDENTIAL_MAX, DAY_S, Credential, Invite
+from p2pfl.protocol.admission.certificate import CREDENTIAL_MAX, DAY_S, Credential, Invite, Role
 from p2pfl.protocol.admission.record import RECORD, RECORD_MAX, Record
 from p2pfl.protocol.admission.revocation import REVOCATION, REVOCATION_MAX
 from p2pfl.protocol.admission.statement import KEY, NETWORK, SECONDS, Verify, items, verify
@@ -128,6 +128,16 @@ class Roster:
         is known."""
         return self._admissions.standing(peer, self._now)
 
+    def is_relay(self, peer: PeerId) -> bool:
+        """Whether this member carries for others instead of learning with them."""
+        credential = self._admissions.best(peer, self._now)
+        return credential is not None and credential.certificate.role is Role.RELAY
+
+    def is_hidden(self, peer: PeerId) -> bool:
+        """Whether nobody can dial this member, by its own word."""
+        record = self._records.get(peer)
+        return record is not None and not record.addresses and not record.has_left
+
     def fault(self, credential: Credential) -> Reason | None:
         """Why nobody would be a member by it now: REVOKED, HELD, CERT_FUTURE or CERT_EXPIRED."""
         return self._admissions.fault(credential, self._now)
@@ -185,6 +195,12 @@ class Roster:
     @property
     def revocations(self) -> tuple[bytes, ...]:
         return tuple(revocation.data for revocation in self._admissions.revocations)
+
+    def revocations_of(self, credential: Credential) -> tuple[bytes, ...]:
+        """Those of its identity, of its token and of its issuer: what its holder is shown, to know why it is refused."""
+        issuer = credential.issuer.identity if credential.issuer is not None else b""
+        about = {credential.identity, credential.token, issuer}
+        return tuple(one.data for one in self._admissions.revocations if one.subject in about)
 
     @property
     def digest(self) -> bytes:

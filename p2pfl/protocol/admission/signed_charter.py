@@ -109,6 +109,15 @@ class Charters:
         self.predecessor, self.current, self.since = self.current, found, wall
         return True
 
+    def learn_if_newer(self, data: bytes, wall: float) -> bool:
+        """The same for whoever may well know less; False for an older one."""
+        try:
+            return self.learn(data, wall)
+        except RejectedFrame as refused:
+            if refused.reason is not Reason.OLD_CHARTER:
+                raise
+            return False
+
     def accepts(self, digest: bytes, wall: float) -> bool:
         """Whether a peer that names this charter's digest may be talked to."""
         if digest == self.current.charter(self.root).digest:

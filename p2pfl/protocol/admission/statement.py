@@ -8,7 +8,7 @@ Reading a statement checks its form and the bounds of its fields, and says nothi
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from nacl import bindings
@@ -27,6 +27,7 @@ from p2pfl.protocol.wire import (
 )
 
 FORMAT = 1
+_ARRAY = 0x90  # of msgpack: an array of up to 15 begins with this and its length
 KEY_BYTES = 32
 NETWORK_BYTES = 16
 NAME_MAX = 64  # bytes of a member's or a network's name in UTF-8
@@ -71,30 +72,37 @@ def verify(key: bytes, context: bytes, body: bytes, signature: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Form(Generic[S]):
-    """One kind of statement. `make` takes the fields in their order, then `data`; `most` bounds the bytes of `data`."""
+    """One kind of statement. `make` takes the fields in their order, then `data`; `most` bounds the bytes of `data`. `last` are
+    fields behind the others that only those state who need them, all or none; `make` takes them after `data`."""
 
     context: bytes
     make: Callable[..., S]
     fields: dict[str, Field]
     most: int
+    last: dict[str, Field] = field(default_factory=dict)
 
     def issue(self, sign: Sign, **values: Any) -> S:
         """A new one. Raises `RejectedFrame` with BAD_HEADER for values out of their bounds, before anything is signed."""
-        assert values.keys() == self.fields.keys()
-        written = [FORMAT, *(field.write(values[name]) for name, field in self.fields.items())]
+        fields = self.fields | self.last if values.keys() > self.fields.keys() else self.fields
+        assert values.keys() == fields.keys()
+        written = [FORMAT, *(one.write(values[name]) for name, one in fields.items())]
         body = pack_values(written)
         require(len(body) + SIGNATURE_BYTES <= self.most)
-        read_fields(written[1:], self.fields)
+        read_fields(written[1:], fields)
         return self.read(body + sign(self.context, body))
 
     def read(self, data: bytes) -> S:
         """Its form and bounds; not its signature. Raises `RejectedFrame` with BAD_HEADER or VERSION, and nothing else."""
         require(SIGNATURE_BYTES < len(data) <= self.most)
-        version, *values = unpack_values(data[:-SIGNATURE_BYTES], 1 + len(self.fields))
+        fields = self.fields | self.last
+        if data[0] != _ARRAY + 1 + len(fields):
+            fields = self.fields
+        version, *values = unpack_values(data[:-SIGNATURE_BYTES], 1 + len(fields))
         require(type(version) is int)
         if version != FORMAT:
             raise RejectedFrame(Reason.VERSION)
-        return self.make(*read_fields(values, self.fields), data)
+        found, count = read_fields(values, fields), len(self.fields)
+        return self.make(*found[:count], data, *found[count:])
 
     def is_by(self, statement: S, key: bytes, check: Verify = verify) -> bool:
         """Whether the holder of `key` signed it."""
