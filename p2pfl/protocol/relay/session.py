@@ -23,7 +23,7 @@ from p2pfl.protocol.relay.relay_wire import PIECE_BYTES
 from p2pfl.protocol.wire import CHUNK_BYTES, HEADER_FRAME_MAX, TAG_BYTES
 
 WINDOW = 8  # bulk pieces: 1 MiB, which a relay must have room for
-TAKEN_EVERY = 2  # pieces: says so four times a window, so that a steady sender never waits
+TAKEN_EVERY = 2  # pieces of a long message: four times a window, so that a steady sender never waits
 QUEUE_MAX = 256  # messages that wait for the window, as in the outbox of a link
 
 Frames = tuple[Sized, ...]
@@ -143,9 +143,9 @@ class Session:
         return joining.whole()
 
     def taken_now(self) -> int | None:
-        """How many bulk pieces have come, where it is time to say so."""
+        """How many bulk pieces have come, where it is time to say so: a message is whole, or some pieces have come."""
         count = self._next_in[True]
-        if count - self._told < TAKEN_EVERY:
+        if count == self._told or (count - self._told < TAKEN_EVERY and self._joining[True] is not None):
             return None
         self._told = count
         return count
