@@ -1,13 +1,11 @@
 """One peer on a real machine: every event goes in at one door, and every effect that comes out is carried out in order."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import Any, Protocol, assert_never
 
 from node.checkpoint import Checkpoints
-from node.entropy import instant
 from node.sealing import Sealing
 from node.training.arena import Arena, Slot
 from node.training.orders import (
@@ -22,11 +20,12 @@ from node.training.orders import (
     WriteModel,
 )
 from node.training.trainer_process import TrainerDied, TrainerProcess
+from node.turns import Turns
 from node.upkeep.journal import Journal
+from p2pfl.protocol.allowance import Allowances
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import (
     Abandon,
-    DeadlineReached,
     Dial,
     Effect,
     Event,
@@ -104,9 +103,7 @@ class LivePeer:
         self._model = model
         self._pace_s = pace_s
         self._sealing = Sealing(loop, arena, self.tell)
-        self._events: deque[Event] = deque()
-        self._is_handling = False
-        self._alarm: asyncio.TimerHandle | None = None
+        self._turns = Turns(loop, peer, self._carry_out)
         self._paced: asyncio.TimerHandle | None = None
         self._learn: Learn | None = None
         self._outgoing_slot: Slot | None = None
@@ -116,26 +113,23 @@ class LivePeer:
         self._finished_step: int | None = None
         self._is_leaving = False
         self.has_left_model = False
+        self.on_view: Callable[[], None] = lambda: None
+        """Hears that other members are live than before."""
         self.membership_bytes = 0
         """Of messages between memberships, sent so far: what it costs to know who is live."""
         self.finished: asyncio.Future[int] = loop.create_future()
 
+    @property
+    def allowances(self) -> Allowances:
+        return self._peer.allowances
+
     def tell(self, event: Event) -> None:
-        """The door. An effect that is answered at once is answered after the effects that came with it."""
-        self._events.append(event)
-        if self._is_handling:
-            return
-        self._is_handling = True
-        try:
-            while self._events:
-                event = self._events.popleft()
-                if isinstance(event, Learned):
-                    self._trainer.delivered += 1
-                for effect in self._peer.handle(event, instant()):
-                    self._carry_out(effect)
-        finally:
-            self._is_handling = False
-        self._set_alarm()
+        """The door."""
+        self._turns.tell(event)
+
+    def last_words(self) -> str:
+        """How it ended, for people."""
+        return f"ended after round {self._finished_step}"
 
     def trainer_answered(self, answer: Answer | TrainerDied) -> None:
         match answer:
@@ -155,9 +149,9 @@ class LivePeer:
                 raise AssertionError(f"an answer that nobody asked for: {answer}")
 
     def close(self) -> None:
-        for timer in (self._alarm, self._paced):
-            if timer is not None:
-                timer.cancel()
+        if self._paced is not None:
+            self._paced.cancel()
+        self._turns.close()
         self._sealing.close()
 
     def counters(self) -> dict[str, Any]:
@@ -205,7 +199,7 @@ class LivePeer:
                 assert self._on_conflict is not None, "only who has a membership hears of doubles"
                 self._loop.call_soon(self._on_conflict, effect)
             case ViewChanged():
-                pass  # its links and its plan follow by themselves; people ask when they want to know
+                self.on_view()  # its plan follows by itself; people ask when they want to know
             case Persist():
                 self._persist(effect)
             case Rejected(reason, blame):
@@ -219,20 +213,6 @@ class LivePeer:
                 self._finish_when_durable()
             case _:
                 assert_never(effect)
-
-    # ---- time -----------------------------------------------------------------------------------------------------------
-
-    def _set_alarm(self) -> None:
-        deadline = self._peer.deadline
-        if self._alarm is not None:
-            if self._alarm.when() == deadline and not self._alarm.cancelled():
-                return
-            self._alarm.cancel()
-        self._alarm = None if deadline is None else self._loop.call_at(deadline, self._alarm_rang)
-
-    def _alarm_rang(self) -> None:
-        self._alarm = None
-        self.tell(DeadlineReached())
 
     # ---- learning -------------------------------------------------------------------------------------------------------
 
@@ -270,6 +250,7 @@ class LivePeer:
             for sender, reason in answer.verdicts
         )
         outgoing = Outgoing(Payload(answer.length, b"", slot))
+        self._trainer.delivered += 1
         self.tell(Learned(answer.step, (outgoing,), verdicts, answer.metrics))
 
     def _learn_failed(self, step: int, reason: str) -> None:

@@ -1,7 +1,7 @@
 """Whom the charter's graph makes a node's neighbors, while these or those members are live."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from p2pfl.failure import Failure
@@ -12,15 +12,25 @@ from topology.overlay import overlay, round_links, watched
 
 MEMBERS_MAX = 1024  # all of whom are neighbors where the graph is complete
 FINGERS_MAX = 64  # of the exponential graph among so many, in and out
+_NOTHING = RoundPlan((), {})
 ROUNDS_KEPT = 8  # a peer asks several times in a round, and an epidemic hashes for everybody
 
 
 class Neighborhood:
-    """Of one node; everybody works out the same graph."""
+    """Of one node; everybody works out the same graph. Relays are in none, but are watched like all."""
 
-    def __init__(self, own: PeerId, network_id: bytes, seed: int, topology: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        own: PeerId,
+        network_id: bytes,
+        seed: int,
+        topology: Mapping[str, Any],
+        is_relay: Callable[[PeerId], bool] = lambda _peer: False,
+        is_hidden: Callable[[PeerId], bool] = lambda _peer: False,
+    ) -> None:
         """`topology`: overlay and degree, as the charter has them. Raises `Failure` for a graph that can't be."""
         self._own, self._seed = own, seed
+        self._is_relay, self._is_hidden = is_relay, is_hidden
         self._watch_seed = int.from_bytes(network_id[:8], "big")  # the same under every charter
         self._kind = str(topology.get("overlay", "random_regular"))
         self._degree = int(topology.get("degree", 4))
@@ -35,7 +45,11 @@ class Neighborhood:
         return {"ring": 2, "random_regular": self._degree + 1, "exponential": FINGERS_MAX}.get(self._kind, MEMBERS_MAX)
 
     def plan_of(self, live: tuple[PeerId, ...]) -> Plan:
-        """With whom to gossip models."""
+        """With whom to gossip models. A relay does with nobody; near to it are those that it may have to carry for."""
+        if self._is_relay(self._own):
+            hidden = tuple(peer for peer in live if peer != self._own and self._is_hidden(peer))
+            return Plan(lambda _round: _NOTHING, hidden, hidden)
+        live = tuple(peer for peer in live if not self._is_relay(peer))
         near = tuple(map(PeerId, overlay(self._kind, live, self._own, self._seed, self._degree)))
         links = round_links(self._kind, live, self._own, self._seed, self._degree)
 
