@@ -13,6 +13,7 @@ from p2pfl.protocol.events import (
     Finished,
     FrameReceived,
     HangUp,
+    Instant,
     LearnFailed,
     LinkUp,
     MembershipEffect,
@@ -109,6 +110,21 @@ def test_the_kind_decides_whom_a_message_is_for_and_each_is_checked_by_its_own_r
         assert [e.reason for e in said(*frames) if isinstance(e, Rejected)] == [reason]
         assert host.peer.ledger.reasons[other.id, reason] >= 1
     assert not any(isinstance(e, Rejected) for e in said(wire.encode(wire.Bye(0))))
+
+
+def test_an_update_that_comes_in_shows_that_its_sender_lives() -> None:
+    """Membership hears of every frame, whatever it is and whether it is good."""
+    story = Story(peers=4)
+    story.run(3.0)
+    host, other = story.federation.hosts[:2]
+    assert host.peer.liveness is not None
+    census = host.peer.liveness.membership._census
+    for frames in ((wire.encode(wire.Chunk(bytes(32), 0)), b"chunk"), (b"junk",)):
+        later = Instant(host.now.monotonic + 100.0, host.now.wall)
+        assert not census.is_fresh(other.id, later.monotonic)
+        host.peer.handle(FrameReceived(other.id, frames), later)
+        assert census.is_fresh(other.id, later.monotonic)
+        del census._heard[other.id]
 
 
 def test_who_is_stopped_persists_says_that_it_leaves_and_ends() -> None:

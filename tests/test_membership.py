@@ -184,6 +184,29 @@ def test_who_is_cut_off_from_all_knows_since_when_and_dials_less_and_less() -> N
     assert village.life(lonely).snapshot().alone_since is None
 
 
+@pytest.mark.fault("alone")
+def test_who_loses_its_last_link_looks_for_others_within_two_seconds_though_it_last_looked_just_now() -> None:
+    """It knows eight who are dead, and has just had its turn of looking for them."""
+    village = Village(17)
+    village.run(10.0)
+    lonely, *others = village.living
+    village.split([lonely, *others[:8]], others[8:])
+    village.run(60.0)
+    life = village.life(lonely)
+    assert len(life.snapshot().dead) == 8
+    for _ in range(200):  # its turn has just come: the next is half a minute off
+        due = life._healing.due
+        village.run(0.25)
+        if life._healing.due > due:
+            break
+    assert life._healing.due > village.now + 10.0
+    village.houses[lonely].dials.clear()
+    village.heal()
+    village.split([lonely], others)
+    village.until(lambda: life.snapshot().alone_since is not None, within=20.0, step=0.05)
+    assert life._healing.due <= village.now + 1.5 * LAN.alone_s
+
+
 @pytest.mark.fault("churn")
 def test_half_of_all_leave_and_as_many_join_every_minute() -> None:
     village = settled(16)

@@ -127,6 +127,37 @@ def test_an_accusation_is_believed_when_the_link_has_been_silent_and_ends_at_a_w
     assert not alone.life.view.suspects
 
 
+@pytest.mark.fault("rumors")
+def test_any_frame_of_a_member_over_its_own_link_overrides_what_is_said_of_it() -> None:
+    """Updates and greetings too, whoever they are for: they show that it lives."""
+    alone = Alone()
+    now = Instant(LATER.monotonic + 10.0, WALL)
+    assert not alone.life.heard(now, SUBJECT)  # nothing to say where nobody doubts it
+    said = accusation(ACCUSER, SUBJECT)
+    effects = alone.hear(ACCUSER, said, now=now)
+    assert not alone.life.view.suspects
+    assert Records(gossip_wire.encode_item(said)) in sent(effects, SUBJECT)
+
+
+def test_a_suspect_is_alive_again_with_any_frame_of_its_own_and_hears_what_it_is_accused_of() -> None:
+    alone = Alone()
+    said = accusation(ACCUSER, SUBJECT)
+    alone.hear(ACCUSER, said, now=LATER)
+    assert alone.life.view.suspects == {SUBJECT}
+    effects = alone.life.heard(LATER, SUBJECT)
+    assert not alone.life.view.suspects
+    assert Records(gossip_wire.encode_item(said)) in sent(effects, SUBJECT)
+
+
+@pytest.mark.fault("stranger")
+def test_frames_of_strangers_and_of_those_who_left_bring_nobody_back() -> None:
+    alone = Alone()
+    alone.hear(ACCUSER, Introduction(record_of(SUBJECT, incarnation=1, has_left=True).data))
+    for peer in (STRANGER, SUBJECT):
+        assert not alone.life.heard(NOW, peer) and peer not in alone.life.view
+    assert not alone.life._census._heard.keys() & {STRANGER, SUBJECT}
+
+
 def test_a_suspect_hears_first_what_it_is_accused_of() -> None:
     alone = Alone()
     said = accusation(ACCUSER, SUBJECT)

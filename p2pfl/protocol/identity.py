@@ -19,6 +19,7 @@ from p2pfl.protocol.keyfile import KeyFile
 from p2pfl.protocol.randomness import Entropy
 
 SECRET_BYTES = 32
+SHARED_MAX = 1024  # keys shared with neighbors that are kept
 FILE = KeyFile(b"p2pfl-id", "identity", 3 * SECRET_BYTES, b"p2pfl/identity")
 
 _P = (1 << 255) - 19
@@ -121,6 +122,8 @@ class Keyring:
         seal_key = self._members[peer].seal_key
         shared = self._shared.get(seal_key)
         if shared is None:
+            if len(self._shared) >= SHARED_MAX:  # of members that are gone, or that change their keys all the time
+                self._shared.clear()
             shared = self._shared[seal_key] = bindings.crypto_box_beforenm(seal_key, self._seal_secret)
         return shared
 

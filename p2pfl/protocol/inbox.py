@@ -4,7 +4,7 @@ The order is the order of the checks in docs/protocol.md, cheapest first. Refuse
 moves nothing but a counter of the hop; after, it moves the replay window too, and the signer is to blame.
 """
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Collection, Sized
 from contextlib import suppress
 from itertools import count
 
@@ -140,6 +140,14 @@ class Inbox:
         self._room.leave(update.ticket)
         gone = Release(update.payload) if update.payload is not None else Abandon(update.ticket)
         return [gone, *self._grant()]
+
+    def forget(self, gone: Collection[PeerId]) -> None:
+        """They are no members any more, and nothing of theirs is held."""
+        for sender in gone:
+            self._contents.pop(sender, None)
+        self._window.forget(gone)
+        self._room.forget(gone)
+        self.slots.forget(gone)
 
     def _check_header(self, hop: PeerId, offer: wire.Offer, is_expected: Callable[[PeerId, int], bool]) -> wire.Header:
         header = self._reader.decode_header(offer.header)

@@ -83,7 +83,9 @@ class Liveness:
     def _told(self, event: Event, now: Instant) -> list[MembershipEffect]:
         membership = self.membership
         match event:
-            case FrameReceived() | Sealed() | Opened() | Learned() | StopRequested():
+            case FrameReceived(peer):
+                return membership.heard(now, peer)
+            case Sealed() | Opened() | Learned() | StopRequested():
                 return []
             case DeadlineReached():
                 return membership.tick(now) if now.monotonic >= membership.deadline else []

@@ -40,11 +40,24 @@ class Neighbor:
 
 
 class Neighbors:
-    """All of them, each made at first mention; only members are mentioned, so the table is bounded by the charter."""
+    """All of them, each made at first mention, until it is forgotten."""
 
     def __init__(self) -> None:
         self._neighbors: dict[PeerId, Neighbor] = {}
         self._told: set[PeerId] = set()
+
+    def __len__(self) -> int:
+        return len(self._neighbors)
+
+    @property
+    def peers(self) -> set[PeerId]:
+        return set(self._neighbors)
+
+    def forget(self, gone: Iterable[PeerId]) -> None:
+        """They are no members any more. Nobody may hold a `Neighbor` of theirs."""
+        for peer in gone:
+            self._neighbors.pop(peer, None)
+            self._told.discard(peer)
 
     def of(self, peer: PeerId) -> Neighbor:
         neighbor = self._neighbors.get(peer)

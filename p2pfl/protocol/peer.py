@@ -21,6 +21,7 @@ from p2pfl.protocol import wire
 from p2pfl.protocol.allowance import Allowance, Allowances
 from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.charter import Charter, Member
+from p2pfl.protocol.departed import Departed
 from p2pfl.protocol.envelope import Signer
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import (
@@ -129,6 +130,7 @@ class Peer:
         places = Room(room, lambda: len(self._plan.senders))
         self.inbox = Inbox(own, signer, charter, self._window, self.ledger, self._neighbors, places, reader)
         self.inbox.slots.advance(self.step)
+        self._departed = Departed(members, self.ledger, self._neighbors, self._window, self.inbox)
         self._outbox = Outbox(own, samples, signer, charter, boot, entropy)
         self._tickets = count(1)
         self._wait = Wait(own, plan, self._rules, self._neighbors, self.inbox.slots, is_open=liveness is not None)
@@ -156,7 +158,10 @@ class Peer:
         if self.state is State.FINISHED:
             return self._release_the_rest(event)
         effects = self._handle(event, now)
-        return effects if self.liveness is None else effects + self._follow(self.liveness.told(event, now), now)
+        if self.liveness is not None:
+            effects += self._follow(self.liveness.told(event, now), now)
+            self._departed.look(self._plan.near)
+        return effects
 
     def _handle(self, event: Event, now: Instant) -> list[Effect]:
         match event:  # the most frequent first

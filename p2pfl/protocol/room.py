@@ -46,6 +46,11 @@ class Room:
         """Its place is free, if it had one."""
         self._taken.pop(ticket, None)
 
+    def forget(self, gone: Iterable[PeerId]) -> None:
+        """These will wait for no more turns."""
+        for sender in gone:
+            self._turns.pop(sender, None)
+
     def _may_have_place(self, sender: PeerId, is_later: bool) -> bool:
         if self._places is None:
             return True

@@ -5,7 +5,7 @@ Within a slot the highest (epoch, seq) wins; what it displaces is superseded. So
 and no more, and a late one never costs it its place.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from p2pfl.protocol.events import Arrived, Payload, PeerId
@@ -27,6 +27,7 @@ class Arriving:
     is_resumed: bool = False  # over another link than it began on
     payload: Payload | None = None
     whole_at: float = 0.0  # monotonic, when the payload was complete
+    is_folded: bool = False  # into the mix that is to come; the payload was released
 
     @property
     def sender(self) -> PeerId:
@@ -36,6 +37,11 @@ class Arriving:
     def is_here(self) -> bool:
         """Whether all of it came, so that only opening it is left, for which nobody's link is needed."""
         return self.received == len(self.digests)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of it is still to come or to be opened."""
+        return self.payload is not None or self.is_folded
 
     def arrived(self) -> Arrived:
         """What `Learn` gets of it, once it is whole."""
@@ -47,11 +53,13 @@ class Arriving:
 
 @dataclass(slots=True)
 class Pair:
-    """One neighbor's two places, and the content that it was mixed with last."""
+    """One neighbor's two places, the content that it was mixed with last, and the newest round whose update was settled before
+    that round's mix: folded into it, or refused or lost in that."""
 
     current: Arriving | None = None
     later: Arriving | None = None
     taken: bytes = b""
+    settled: int = -1
 
 
 _NONE = Pair()  # of whom nothing came; never written to
@@ -86,7 +94,7 @@ class Slots:
         """The incomplete update of this sender with this content."""
         pair = self._pairs.get(sender, _NONE)
         for update in (pair.current, pair.later):
-            if update is not None and update.payload is None and update.header.chunks_digest == chunks_digest:
+            if update is not None and not update.is_whole and update.header.chunks_digest == chunks_digest:
                 return update
         return None
 
@@ -97,11 +105,11 @@ class Slots:
         if header.chunks_digest == pair.taken:
             return False
         for update in (pair.current, pair.later):
-            if update is not None and update.payload is not None and update.header.chunks_digest == header.chunks_digest:
+            if update is not None and update.is_whole and update.header.chunks_digest == header.chunks_digest:
                 return False
         if self._belongs_to_later(header):
             held = pair.later
-        elif self._is_too_old(header):
+        elif self._is_too_old(header) or header.step <= pair.settled:
             return False
         else:
             held = pair.current
@@ -116,10 +124,24 @@ class Slots:
             displaced, pair.current = pair.current, update
         return displaced
 
+    def settle(self, update: Arriving) -> None:
+        """It goes into the mix before the others, and is not replaced any more, whatever comes of that."""
+        pair = self._pairs[update.sender]
+        pair.taken, pair.settled = update.header.chunks_digest, update.header.step
+
+    def is_settled(self, sender: PeerId) -> bool:
+        """Whether this round's update of a neighbor is: nothing more of it is to come."""
+        return self._pairs.get(sender, _NONE).settled >= self.round
+
+    def to_fold(self) -> list[Arriving]:
+        """The updates of this very round that are whole and not settled, in canonical order."""
+        found = [pair.current for _, pair in sorted(self._pairs.items()) if pair.settled < self.round]
+        return [update for update in found if update is not None and update.payload and update.header.step == self.round]
+
     def take(self) -> list[Arriving]:
-        """Everything whole that may be mixed this round, in canonical order, out of its slot."""
+        """Everything whole that may be mixed this round, in canonical order, out of its slot: what was folded, too."""
         pairs = sorted(self._pairs.items())
-        taken = [pair.current for _, pair in pairs if pair.current is not None and pair.current.payload is not None]
+        taken = [pair.current for _, pair in pairs if pair.current is not None and pair.current.is_whole]
         for update in taken:
             self._pairs[update.sender].taken = update.header.chunks_digest
             self.remove(update)
@@ -132,6 +154,12 @@ class Slots:
             pair.current = None
         elif pair.later is update:
             pair.later = None
+
+    def forget(self, gone: Iterable[PeerId]) -> None:
+        """Of these nothing is held, and nothing will come."""
+        for sender in gone:
+            pair = self._pairs.pop(sender, _NONE)
+            assert pair.current is None and pair.later is None, "what is held has to be let go, and booked, first"
 
     def advance(self, round: int) -> list[Arriving]:
         """Begin another round: later updates that belong to it now move up; returns what they displaced or what is too old."""

@@ -5,8 +5,10 @@ and recording are two steps, because only a verified signature may move the wind
 of somebody else.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+from p2pfl.protocol.events import PeerId
 
 WINDOW = 64
 
@@ -46,6 +48,15 @@ class ReplayWindow:
             self._seen[signer] = _Seen(epoch, seq, (kept | 1) & ((1 << WINDOW) - 1))
         else:
             self._seen[signer] = _Seen(epoch, seen.highest, seen.mask | 1 << (seen.highest - seq))
+
+    @property
+    def signers(self) -> set[PeerId]:
+        return set(map(PeerId, self._seen))
+
+    def forget(self, gone: Iterable[PeerId]) -> None:
+        """They are no members any more. Whoever becomes one again could only send once more what it had signed itself."""
+        for signer in gone:
+            self._seen.pop(signer, None)
 
     def to_plain(self) -> dict[bytes, tuple[int, int, int]]:
         """For a checkpoint: (epoch, highest, mask) by signer, each below 2**64, so that nothing can be replayed across a

@@ -201,9 +201,9 @@ class Census:
     def heard(self, peer: PeerId, now: float) -> tuple[Accusation, ...] | None:
         """Something came from the member itself. If it was a suspect or dead, it is alive again here, and what it is accused
         of is returned, for it to refute."""
-        self._heard[peer] = now
         known = self.view.get(peer)
         if known is not None:
+            self._heard[peer] = now
             if known.suspicion is None:
                 return None
             self.view.put(peer, Known(known.standing))
@@ -213,6 +213,7 @@ class Census:
         if peer not in self.registry.members or record is None or record.has_left or (stone is not None and stone.has_left):
             return None
         standing = stone.standing if stone is not None and stone.standing is not None else Standing(record)
+        self._heard[peer] = now
         self.tombstones.remove(peer)
         self.view.put(peer, Known(standing))
         return standing.accusations

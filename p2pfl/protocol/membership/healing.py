@@ -65,6 +65,11 @@ class Healing:
         self._alone_s = self._rules.alone_s
         self.due = min(self.due, now + self._jittered(self._rules.alone_s))
 
+    def alone(self, now: float) -> None:
+        """The last link is gone: look for others at once, and then less and less often."""
+        self._alone_s = self._rules.alone_s
+        self.due = min(self.due, now + self._jittered(self._rules.alone_s))
+
     def _pace(self, is_alone: bool) -> float:
         if not is_alone:
             self._alone_s = self._rules.alone_s

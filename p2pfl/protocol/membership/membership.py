@@ -129,6 +129,13 @@ class Membership:
             self._post.reject(refusal, hop)
         return self._settle(now)
 
+    def heard(self, now: Instant, peer: PeerId) -> list[MembershipEffect]:
+        """Anything else came over the authenticated link of a member: that too shows that it is alive. Costs a look-up."""
+        if peer not in self._registry.members or not self._hear(peer, now):
+            return []
+        self._wake(now)
+        return self._settle(now)
+
     def link_up(self, now: Instant, peer: PeerId) -> list[MembershipEffect]:
         """Frames can be sent to this member: compare views at once, and ask for what we dialled it for."""
         self._wake(now)
@@ -149,6 +156,7 @@ class Membership:
             self._watching.probes.hurry(peer, now.monotonic)
             if not self._dialling.links:
                 self._alone_since, self._census.is_cut_off = now.monotonic, True
+                self._healing.alone(now.monotonic)
         return self._settle(now)
 
     def dial_refused(self, now: Instant, peer: PeerId) -> list[MembershipEffect]:
@@ -230,14 +238,17 @@ class Membership:
             self._post.send(hop, wanted)
         self._post.serve(now.monotonic, hop, records)
 
-    def _hear(self, peer: PeerId, now: Instant) -> None:
-        """Something came from this member itself. Whatever it is accused of it is told, to refute it."""
+    def _hear(self, peer: PeerId, now: Instant) -> bool:
+        """Something came from this member itself. Whatever it is accused of it is told, to refute it. Returns whether it was
+        held for anything but alive."""
         was_gone = peer not in self.view
         accusations = self._census.heard(peer, now.monotonic)
-        if accusations is not None:
-            self._hearing.tell(peer, accusations)
-            if was_gone:
-                self._healing.met(now.monotonic)
+        if accusations is None:
+            return False
+        self._hearing.tell(peer, accusations)
+        if was_gone:
+            self._healing.met(now.monotonic)
+        return True
 
     # ---- time -----------------------------------------------------------------------------------------------------------
 
