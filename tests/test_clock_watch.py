@@ -56,3 +56,47 @@ def test_who_is_no_neighbor_any_more_is_forgotten() -> None:
     assert clocks.is_off(NOW)
     clocks.look({}, [], Instant(2.0, NOW))
     assert not clocks.is_off(NOW)
+
+
+# ---- what neighbors have signed, as a lower bound of the time --------------------------------------------------------------
+
+
+def witnessed(walls: dict[PeerId, float], own: float, is_behind: bool = False, later: float = 0.0) -> float | None:
+    """Of neighbors whose records, which came at the monotonic time 1, hold these times."""
+    clocks = ClockWatch()
+    people = {other.id: other for other in OTHERS}
+    records = {peer: people[peer].record(NET.id, wall=int(wall)) for peer, wall in walls.items()}
+    clocks.look(records, list(walls), Instant(1.0, own))
+    return clocks.witnessed(Instant(1.0 + later, own + later), is_behind)
+
+
+@pytest.mark.fault("clocks")
+def test_a_machine_without_a_clock_learns_the_time_from_what_its_neighbors_sign() -> None:
+    """An hour is taken off, which an honest clock may be ahead; from then on its own seconds count."""
+    assert witnessed(dict.fromkeys(IDS, NOW), own=0.0, is_behind=True) == NOW - HOUR
+    assert witnessed(dict.fromkeys(IDS, NOW), own=0.0, is_behind=True, later=500.0) == NOW - HOUR + 500.0
+
+
+@pytest.mark.fault("clocks")
+@pytest.mark.parametrize("liar", IDS)
+def test_one_liar_of_three_pushes_nobodys_time(liar: PeerId) -> None:
+    walls = dict.fromkeys(IDS, NOW) | {liar: NOW + 1e9}
+    assert witnessed(walls, own=0.0, is_behind=True) == NOW - HOUR
+    assert witnessed({**walls, liar: 0.0}, own=0.0, is_behind=True) == NOW - HOUR
+
+
+@pytest.mark.fault("clocks")
+def test_of_fewer_than_three_neighbors_nothing_is_believed() -> None:
+    assert witnessed(dict.fromkeys(IDS[:2], NOW), own=0.0, is_behind=True) is None
+
+
+@pytest.mark.fault("clocks")
+def test_neighbors_that_all_lie_push_the_time_of_nobody_whose_clock_is_not_known_to_be_behind() -> None:
+    assert witnessed(dict.fromkeys(IDS, NOW + 1e9), own=NOW) == NOW - HOUR
+
+
+def test_who_was_gone_says_nothing_of_the_time_any_more() -> None:
+    clocks = ClockWatch()
+    clocks.look(said(0, NOW), IDS, Instant(1.0, NOW))
+    clocks.look(said(0, NOW), IDS[:2], Instant(2.0, NOW))
+    assert clocks.witnessed(Instant(2.0, NOW), is_behind=True) is None

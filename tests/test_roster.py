@@ -144,6 +144,20 @@ def test_a_machine_without_a_clock_judges_by_what_it_knows_for_certain() -> None
     assert again.time(0.0) == NOW
 
 
+def test_a_witnessed_time_is_kept_once_a_day_and_disturbs_nobody_whose_clock_is_ahead_of_it() -> None:
+    roster = NET.roster(ANN)
+    day = NOW - NOW % DAY
+    roster.witness(day)
+    version = roster.version
+    roster.expire(NOW)
+    for moment in range(int(day), int(day + DAY), 3600):
+        roster.witness(float(moment))
+    assert roster.version == version and ANN.id in roster.members
+    roster.witness(day + DAY)
+    assert roster.version == version + 1
+    assert Roster.from_bytes(roster.to_bytes(), wall=0.0).time(0.0) == day + DAY
+
+
 def test_a_newer_certificate_renews_a_member_without_a_gap() -> None:
     roster = NET.roster(ANN)
     roster.learn(NET.direct(ANN, NOW + 20 * DAY, serial=2).data, None, NOW + 20 * DAY)

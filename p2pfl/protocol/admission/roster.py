@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission.admissions import CREDENTIALS_MAX, KEPT_S, MEMBERS_MAX, REVOCATIONS_MAX, Admissions, Conflict
-from p2pfl.protocol.admission.certificate import CREDENTIAL_MAX, DAY_S, Credential, Invite, Role
+from p2pfl.protocol.admission.certificate import CREDENTIAL_MAX, DAY_S, Certificate, Credential, Invite, Role
 from p2pfl.protocol.admission.record import RECORD, RECORD_MAX, Record
 from p2pfl.protocol.admission.revocation import REVOCATION, REVOCATION_MAX
 from p2pfl.protocol.admission.statement import KEY, NETWORK, SECONDS, Verify, items, verify
@@ -113,9 +113,11 @@ class Roster:
 
     def witness(self, wall: float) -> None:
         """This time has come for certain, because it is signed, or the neighbors' clocks agree: it can't be earlier any more,
-        even after a restart of a machine without a clock. A wrong one would end all certificates for good."""
+        even after a restart of a machine without a clock. A wrong one would end all certificates for good. A new day of it is
+        a change that is worth keeping."""
+        self.version += wall // DAY_S > self._floor // DAY_S
         self._floor = max(self._floor, wall)
-        self._tell(wall)
+        self._tell(max(self._now, wall))
 
     # ---- asking ---------------------------------------------------------------------------------------------------------
 
@@ -186,6 +188,19 @@ class Roster:
     def is_spent(self, invite: Invite, but: PeerId) -> bool:
         """Whether an invite has no use left for anybody but this one."""
         return self._admissions.is_spent(invite, but)
+
+    @property
+    def issuers(self) -> tuple[Certificate, ...]:
+        """Of each issuer that vouched for anybody here the newest certificate, in canonical order."""
+        return self._admissions.issuers
+
+    def issued_by(self, issuer: bytes) -> int:
+        """For how many an issuer vouched, itself or by invites; beyond `ISSUED_MAX` nobody takes in any."""
+        return self._admissions.issued_by(issuer)
+
+    def is_revoked(self, key: bytes) -> bool:
+        """Whether the root revoked this key: a member's, an issuer's or a token's."""
+        return self._admissions.is_revoked_by_root(key)
 
     @property
     def conflicts(self) -> tuple[Conflict, ...]:
