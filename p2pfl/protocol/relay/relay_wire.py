@@ -12,6 +12,7 @@ from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.identity import keeps_secrets
 from p2pfl.protocol.wire import (
+    CHUNK_BYTES,
     SIGNATURE_BYTES,
     TAG_BYTES,
     Field,
@@ -23,7 +24,7 @@ from p2pfl.protocol.wire import (
     write_message,
 )
 
-PIECE_BYTES = 128 * 1024  # of a message before they are sealed: a relay holds many, so they are smaller than chunks
+PIECE_BYTES = CHUNK_BYTES // 8 + 1024  # of a message before they are sealed: a relay holds many. A chunk and its head are eight
 SEALED_MAX = PIECE_BYTES + TAG_BYTES
 HEAD_MAX = 256  # bytes of a first frame; `Answer` needs 171
 SESSION_BYTES = 8
@@ -51,7 +52,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """Asks the other to knock. Unsigned: it makes nobody do what a relay could not make it do anyway."""
+    """Asks the other to knock. Unsigned: who has a tunnel that answers does not believe it."""
 
     peer: PeerId
 

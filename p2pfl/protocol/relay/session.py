@@ -10,7 +10,7 @@ at most `WINDOW` pieces are under way that the other end has not said to have ta
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
@@ -30,11 +30,13 @@ Frames = tuple[Sized, ...]
 
 
 class Sort(IntEnum):
-    """What a message in a tunnel is: one of the peer's, or a word of the tunnel itself."""
+    """What a message in a tunnel is: one of the peer's, or a word of the tunnel itself. To `ASK`, one of the other two words is
+    the answer."""
 
     MESSAGE = 0
     NEEDED = 1
     NOT_NEEDED = 2
+    ASK = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Session:
         self.dropped = 0  # messages that did not fit in the queue
         self._keys = keys
         self._next_out, self._next_in = [0, 0], [0, 0]  # by lane
-        self._waiting: deque[Iterator[bytearray]] = deque()
+        self._waiting: deque[_Cutting] = deque()
         self._joining: list[_Joining | None] = [None, None]
         self._told = 0
 
@@ -72,18 +74,21 @@ class Session:
     def put(self, frames: Sequence[Sized], bulk: bool) -> list[Piece]:
         """The pieces that may go now. A bulk message that does not fit into the window waits, and is dropped and counted where
         too many do."""
+        cutting = _Cutting(Sort.MESSAGE, frames)
         if not bulk:
-            return [self._sealed(place, bulk=False) for place in _cut(Sort.MESSAGE, frames)]
+            pieces = []
+            while cutting.missing:
+                pieces.append(self._sealed(cutting.piece(), bulk=False))
+            return pieces
         if len(self._waiting) >= QUEUE_MAX:
             self.dropped += 1
             return []
-        self._waiting.append(_cut(Sort.MESSAGE, frames))
+        self._waiting.append(cutting)
         return self._fill()
 
     def say(self, sort: Sort) -> Piece:
         """A word of the tunnel itself."""
-        (place,) = _cut(sort, ())
-        return self._sealed(place, bulk=False)
+        return self._sealed(_Cutting(sort).piece(), bulk=False)
 
     def told_taken(self, count: int) -> list[Piece]:
         """The other end has so many of our bulk pieces; more may go. Nothing follows from less than it said before, or from
@@ -101,11 +106,10 @@ class Session:
     def _fill(self) -> list[Piece]:
         pieces = []
         while self._waiting and self._next_out[True] - self.taken < WINDOW:
-            place = next(self._waiting[0], None)
-            if place is None:
+            cutting = self._waiting[0]
+            pieces.append(self._sealed(cutting.piece(), bulk=True))
+            if not cutting.missing:
                 self._waiting.popleft()
-            else:
-                pieces.append(self._sealed(place, bulk=True))
         return pieces
 
     def _sealed(self, place: bytearray, bulk: bool) -> Piece:
@@ -190,15 +194,19 @@ class _Joining:
 _PREFIX = Struct("!BII")
 
 
-def _cut(sort: Sort, frames: Sequence[Sized]) -> Iterator[bytearray]:
-    """The pieces of a message one by one, each copied once, to where it is sealed: with room for its tag behind it."""
-    contents: list[Any] = [memoryview(frame) for frame in frames]  # type: ignore[arg-type]  # buffers, says the engine
-    first, second = (len(contents[k]) if k < len(contents) else 0 for k in range(2))
-    left = deque((memoryview(_PREFIX.pack(sort, first, second)), *contents))
-    missing = _PREFIX.size + first + second
-    while missing:
-        length = min(missing, PIECE_BYTES)
-        place, at = bytearray(length + TAG_BYTES), 0
+class _Cutting:
+    """A message that is put into pieces one by one; each byte is copied once, to where it is sealed."""
+
+    def __init__(self, sort: Sort, frames: Sequence[Sized] = ()) -> None:
+        contents: list[Any] = [memoryview(frame) for frame in frames]  # type: ignore[arg-type]  # buffers, says the engine
+        first, second = (len(contents[k]) if k < len(contents) else 0 for k in range(2))
+        self.missing = _PREFIX.size + first + second
+        self._left = deque((memoryview(_PREFIX.pack(sort, first, second)), *contents))
+
+    def piece(self) -> bytearray:
+        """The next one, with room for its tag behind it."""
+        length = min(self.missing, PIECE_BYTES)
+        place, at, left = bytearray(length + TAG_BYTES), 0, self._left
         while at < length:
             part = left[0][: length - at]
             place[at : at + len(part)] = part
@@ -206,8 +214,8 @@ def _cut(sort: Sort, frames: Sequence[Sized]) -> Iterator[bytearray]:
             left[0] = left[0][len(part) :]
             if not left[0]:
                 left.popleft()
-        missing -= length
-        yield place
+        self.missing -= length
+        return place
 
 
 def _nonce(bulk: bool, count: int) -> bytes:

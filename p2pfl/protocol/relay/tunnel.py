@@ -13,7 +13,7 @@ so that a stranger's old knock, played again, ends nothing.
 from collections import deque
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import Dial, FrameReceived, HangUp, LinkDown, LinkUp, PeerId, Rejected, Send
@@ -30,6 +30,7 @@ STEADY_S = 10.0  # who carried for so long is tried again first; who did not, la
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 30.0  # between two rounds over all relays; doubles
 SESSIONS_REMEMBERED = 4  # pieces of these may still be under way
 WAKE_S = 1.0  # nobody makes us knock more often
+ASK_S = 2.0  # until an open tunnel in which nobody answers is given up, where somebody says that the other end has none
 
 Outcome = LinkUp | LinkDown | FrameReceived | Dial | HangUp | Send | Rejected
 """What follows. The first three are for the peer, the others for whoever carries out effects."""
@@ -63,6 +64,14 @@ class _Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class _Doubt:
+    """A wake came over this relay while the tunnel was open: either the other end began anew, or the relay made it up."""
+
+    relay: PeerId
+    ends: float
+
+
+@dataclass(frozen=True, slots=True)
 class _HalfOpen:
     """We answered. Whether the caller is there, or somebody played its knock again, its first piece tells."""
 
@@ -83,6 +92,7 @@ class Tunnel:
         self._is_caller = party.own < peer
         self._session: Session | None = None
         self._attempt: _Attempt | None = None
+        self._doubt: _Doubt | None = None
         self._half_open: dict[PeerId, _HalfOpen] = {}
         self._past: deque[bytes] = deque(maxlen=SESSIONS_REMEMBERED)
         self._is_told: bool | None = None  # whether the peer believes it up; None: it was told nothing yet
@@ -108,8 +118,7 @@ class Tunnel:
     def deadline(self) -> float:
         """When `tick` has something to do."""
         due = [half.ends for half in self._half_open.values()]
-        if self._attempt is not None:
-            due.append(self._attempt.ends)
+        due += [waited.ends for waited in (self._attempt, self._doubt) if waited is not None]
         if self._session is not None:
             due += [self._said_at + KEEP_S, self._heard_at + SILENCE_S]
             if self._session.is_waiting:
@@ -138,7 +147,7 @@ class Tunnel:
         outcomes = self._tell_down()
         if self._session is not None:
             outcomes.append(self._word(self._session, now))
-            outcomes += self._close_if_useless()
+            self._close_if_useless()
         return outcomes
 
     def send(self, frames: Sequence[Sized], bulk: bool, now: float) -> list[Outcome]:
@@ -157,13 +166,16 @@ class Tunnel:
     # ---- what comes over a relay ----------------------------------------------------------------------------------------
 
     def woken(self, relay: PeerId, now: float) -> list[Outcome]:
-        """The other end asks us to knock. Raises `RejectedFrame`."""
+        """The other end asks us to knock, or the relay says so. Raises `RejectedFrame`."""
         if not self._is_caller:
             raise RejectedFrame(Reason.NO_TUNNEL)
         if now < self._woken_at + WAKE_S or self._attempt is not None:
             return []
         self._woken_at = now
-        return self._try(relay, now)
+        if self._session is None:
+            return self._try(relay, now)
+        self._doubt = _Doubt(relay, now + ASK_S)
+        return self._sent(self._session, [self._session.say(Sort.ASK)], now)
 
     def knocked(self, relay: PeerId, knock: Knock, now: float) -> list[Outcome]:
         """Answer. Raises `RejectedFrame`: NO_TUNNEL where the other is not the caller, BAD_SIGNATURE."""
@@ -203,9 +215,9 @@ class Tunnel:
                 raise
             return [Rejected(refusal.reason, relay if refusal.reason is Reason.GAP else self.peer), *self._lost(session, now)]
         outcomes = self._open(session, relay, now) if session is not self._session else []
-        self._heard_at = now
+        self._heard_at, self._doubt = now, None
         if unwrapped is not None:
-            outcomes += self._came(unwrapped)
+            outcomes += self._came(session, unwrapped, now)
         if self._session is not None and carried.bulk and (count := session.taken_now()) is not None:
             outcomes.append(Send(relay, (encode(Taken(self.peer, session.id, count)),)))
         return outcomes
@@ -249,7 +261,11 @@ class Tunnel:
             assert self.relay is not None
             self.tried.add(self.relay)
             return self._break(now)
-        return [self._word(session, now)] if now >= self._said_at + KEEP_S else []
+        doubt, outcomes = self._doubt, list[Outcome]()
+        if doubt is not None and doubt.ends <= now:
+            self._doubt = None
+            outcomes = self._try(doubt.relay, now)
+        return [*outcomes, self._word(session, now)] if now >= self._said_at + KEEP_S else outcomes
 
     # ---- inside ---------------------------------------------------------------------------------------------------------
 
@@ -310,21 +326,27 @@ class Tunnel:
         self._due = now
         return [*self._tell_down(), *self._seek(now)]
 
-    def _came(self, unwrapped: Unwrapped) -> list[Outcome]:
-        if unwrapped.sort is Sort.MESSAGE:
-            return [FrameReceived(self.peer, unwrapped.frames)]
-        self._is_needed_there = unwrapped.sort is Sort.NEEDED
-        return self._close_if_useless()
+    def _came(self, session: Session, unwrapped: Unwrapped, now: float) -> list[Outcome]:
+        match unwrapped.sort:
+            case Sort.MESSAGE:
+                return [FrameReceived(self.peer, unwrapped.frames)]
+            case Sort.ASK:
+                return [self._word(session, now)]
+            case Sort.NEEDED | Sort.NOT_NEEDED:
+                self._is_needed_there = unwrapped.sort is Sort.NEEDED
+                self._close_if_useless()
+                return []
+            case _:
+                assert_never(unwrapped.sort)
 
-    def _close_if_useless(self) -> list[Outcome]:
+    def _close_if_useless(self) -> None:
         if not self.is_wanted and not self._is_needed_there:
             self._end_session()
-        return []
 
     def _end_session(self) -> None:
         if self._session is not None:
             self._past.append(self._session.id)
-        self._session = self.relay = None
+        self._session = self.relay = self._doubt = None
 
     def _of(self, relay: PeerId, session: bytes) -> Session | None:
         """None: one that is over here, of which something was still under way. Raises `RejectedFrame`."""

@@ -130,13 +130,15 @@ class Tunnels:
             case LinkUp(peer):
                 self._linked.add(peer)
                 near = self._all() if peer in self._relays else ()
-                return [event, *self._settled([outcome for one in near for outcome in one.way_opened(peer, now)], now)]
+                outcomes = [outcome for one in near for outcome in one.way_opened(peer, now)]
             case LinkDown(peer):
                 self._linked.discard(peer)
-                near = self._all() if peer in self._relays else ()
-                return [event, *self._settled([outcome for one in near for outcome in one.not_reachable(peer, now)], now)]
+                outcomes = self._way_lost(peer, now)
             case _:
                 assert_never(event)
+        tunnel = self._tunnels.get(event.peer)
+        is_ours = tunnel is not None and tunnel.is_wanted  # a link that there was before the tunnel
+        return self._settled(outcomes if is_ours else [event, *outcomes], now)
 
     def tick(self, now: float) -> list[Outcome]:
         """The deadline has come, or may have."""
@@ -147,8 +149,8 @@ class Tunnels:
     def members_changed(self, now: float) -> list[Outcome]:
         """Look again at who is a member, a relay, or hidden."""
         self._is_looked_around = True
-        self._relays = tuple(sorted(self._around.relays()))
-        outcomes: list[Outcome] = []
+        before, self._relays = self._relays, tuple(sorted(self._around.relays()))
+        outcomes = [outcome for relay in before if relay not in self._relays for outcome in self._way_lost(relay, now)]
         for peer in [peer for peer in self._tunnels if peer not in self._around.members]:
             self._asked.discard(peer)
             outcomes += self._tunnels.pop(peer).unwant(now)
@@ -179,6 +181,10 @@ class Tunnels:
 
     def _order(self, peer: PeerId) -> tuple[PeerId, ...]:
         return meeting_order(min(self._own, peer), max(self._own, peer), self._relays)
+
+    def _way_lost(self, relay: PeerId, now: float) -> list[Outcome]:
+        near = [one for one in self._all() if relay in self._relays or relay in one.over]
+        return [outcome for one in near for outcome in one.not_reachable(relay, now)]
 
     def _ways(self, peer: PeerId) -> list[PeerId]:
         return [relay for relay in self._order(peer) if relay in self._linked]
