@@ -6,6 +6,8 @@ credential      why this node is a member
 roster          everybody else's credentials and records, and revocations
 node.json       where it listens, and its own task and data
 root.key        the key of the whole network, only where that was made; better kept elsewhere
+issuer.key      the key of an issuer, and
+issuer          the root's certificate for it; only where somebody may let in and put out
 boot            the boot epoch of its newest start
 checkpoints/    the newest two states of model and peer
 metrics.jsonl   one line a round          log.jsonl   one line an incident; an older file of each with .1 in its name
@@ -62,6 +64,14 @@ class NodeDirectory:
     @property
     def root_key(self) -> Path:
         return self.path / "root.key"
+
+    @property
+    def issuer_key(self) -> Path:
+        return self.path / "issuer.key"
+
+    @property
+    def issuer(self) -> Path:
+        return self.path / "issuer"
 
     @property
     def is_founded(self) -> bool:

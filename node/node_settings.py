@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from node.directory import NodeDirectory
 from node.transport.address import Address
 from p2pfl.failure import ExitCode, Failure
-from p2pfl.protocol.admission.record import ADDRESSES_MAX
+from p2pfl.protocol.admission.record import ADDRESSES_MAX, door_at
 from p2pfl.settings import Section, parse
 
 LISTEN = "0.0.0.0:7780"
@@ -19,11 +19,12 @@ ANYWHERE = {"0.0.0.0", "::"}
 
 
 class NodeSettings(Section):
-    """`listen`: of the data door; the join door has the next port, here and wherever it is reached. `addresses`: where the
-    others reach the data door; where there are none, this machine's own. `outbound_only`: nobody can reach this machine, so
-    that it opens no port and states no address. `task` and `data` are paths, absolute."""
+    """`listen`: of the data door. `door`: the port of the join door, here and wherever it is reached; 0 for the one after the
+    data door's. `addresses`: where the others reach the data door; where there are none, this machine's own. `outbound_only`:
+    nobody can reach this machine, so that it opens no port and states no address. `task` and `data` are paths, absolute."""
 
     listen: str = LISTEN
+    door: int = Field(default=0, ge=0, le=65535, strict=True)
     addresses: tuple[str, ...] = Field(default=(), max_length=ADDRESSES_MAX)
     outbound_only: bool = False
     task: str = ""
@@ -44,6 +45,8 @@ class NodeSettings(Section):
 
     @model_validator(mode="after")
     def _is_reached_or_not(self) -> "NodeSettings":
+        if self.door and self.door == Address.parse(self.listen).port:
+            raise ValueError(f"port {self.door} is for members already: give the join door another")
         if self.outbound_only and self.addresses:
             raise ValueError(f"whoever is reached at {self.addresses[0]} is not outbound-only: give one of the two")
         return self
@@ -51,7 +54,12 @@ class NodeSettings(Section):
     @property
     def places(self) -> tuple[str, ...]:
         """Which ports it opens to others: of the data door and the join door."""
-        return () if self.outbound_only else (self.listen, next_port(self.listen))
+        return () if self.outbound_only else (self.listen, self.listens_at_door)
+
+    @property
+    def listens_at_door(self) -> str:
+        """HOST:PORT of the join door."""
+        return door_at(self.listen, self.door)
 
     @property
     def is_on_loopback(self) -> bool:
@@ -82,7 +90,7 @@ def load(directory: NodeDirectory) -> NodeSettings:
     try:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:
-        hint = "Make one: p2pfl network create NAME, or p2pfl node join INVITE. For a network's file: --network FILE.toml"
+        hint = "Make one: p2pfl network create NAME, or p2pfl node join INVITE."
         raise Failure("no_network", f"{directory.path}: no member of a network is here.", hint) from None
     except (OSError, ValueError):
         raise Failure("bad_settings", f"{path}: not the settings of a node.", "Restore it from a copy.") from None
@@ -92,12 +100,6 @@ def load(directory: NodeDirectory) -> NodeSettings:
 def save(directory: NodeDirectory, settings: NodeSettings) -> None:
     """Raises `Failure`."""
     directory.write(directory.settings, json.dumps(settings.model_dump(), indent=1).encode() + b"\n")
-
-
-def next_port(address: str) -> str:
-    """The same host, one port further."""
-    place = Address.parse(address)
-    return str(Address(place.host, min(place.port + 1, 65535)))
 
 
 def _with_two_ports(value: str) -> Address:

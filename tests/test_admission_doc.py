@@ -11,6 +11,7 @@ from p2pfl.protocol.admission import (
     certificate,
     credential_line,
     invite,
+    issuer,
     join,
     reconciliation,
     record,
@@ -32,6 +33,7 @@ FORMS: dict[str, Form[Any]] = {
     "revocation": REVOCATION,
     "charter": signed_charter.CHARTER,
     "request": REQUEST,
+    "application": issuer.APPLICATION,
 }
 BOUNDS = [
     (admissions, "MEMBERS_MAX", "identities that a roster keeps"),
@@ -90,6 +92,11 @@ def certified_line() -> str:
     return "\n".join(["| field | type | bound |", "|---|---|---|", *listed(credential_line.FIELDS, ())])
 
 
+def issuer_line() -> str:
+    """What the root's answer to an issuer contains."""
+    return "\n".join(["| field | type | bound |", "|---|---|---|", *listed(issuer.FIELDS, ())])
+
+
 def bounds() -> str:
     """What there is of everything."""
     rows = [f"| `{name}` | {getattr(module, name):,.0f} | {what} |" for module, name, what in BOUNDS]
@@ -109,6 +116,7 @@ TABLES = {
     "papers": papers,
     "invite line": invite_line,
     "credential line": certified_line,
+    "issuer line": issuer_line,
     "bounds": bounds,
 }
 

@@ -200,6 +200,22 @@ def test_a_member_that_asks_a_door_again_learns_who_came_meanwhile_and_the_newer
     assert older is not None and news(older, own, charters, NOW) == "" and charters.current.serial == 5
 
 
+@pytest.mark.fault("revoked")
+def test_who_was_certified_anew_while_it_was_away_gets_that_at_any_door_with_the_old_one() -> None:
+    old = NET.direct(BOB, by=NET.issuer)
+    own, at = NET.roster(ANN), NET.roster(ANN)
+    for roster in (own, at):
+        roster.learn(old.data, BOB.record(NET.id).data, NOW)
+    gone = NET.root.revoke(NET.issuer.key, Cause.STOLEN, NOW).data
+    own.revoke(gone, NOW)
+    at.revoke(gone, NOW)
+    assert ask(door(ANN, at), old, BOB).reason is Reason.REVOKED
+    at.learn(NET.direct(BOB, now=NOW + 40 * DAY, serial=2).data, None, NOW + 40 * DAY)
+    answer = ask(door(ANN, at), old, BOB, NOW + 40 * DAY).answer  # revoked, and expired as well
+    assert answer is not None and news(answer, own, Charters(NET.root.key, charter()), NOW + 40 * DAY) == ""
+    assert own.standing(BOB.id) is None
+
+
 @pytest.mark.fault("stranger")
 def test_a_refusal_tells_no_revocation_to_whom_the_root_never_vouched_for() -> None:
     at = NET.roster(ANN)

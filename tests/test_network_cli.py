@@ -23,7 +23,7 @@ from node.admission import papers
 from node.admission.door import JoinDoor
 from node.commands import starting
 from node.directory import NodeDirectory
-from node.setup import Setup
+from node.setup import FoundedOthers, Setup
 from node.transport.address import Address
 from node.transport.sockets import TransportKeys
 from p2pfl.__main__ import main
@@ -218,7 +218,7 @@ def test_one_pasted_line_makes_a_member_that_both_sides_know(desk: Desk) -> None
         ("node-b", "member", "member"),
     ]
     shown = desk.does("network", "members", "--dir", "b").out.splitlines()
-    assert shown[0].split() == ["name", "id", "role", "expires", "state", "addresses"] and len(shown) == 3
+    assert shown[0].split() == ["name", "id", "role", "expires", "state", "voucher", "addresses"] and len(shown) == 3
 
 
 def test_an_invite_names_other_members_too_so_that_one_can_join_while_this_node_is_away(desk: Desk) -> None:
@@ -340,10 +340,12 @@ def test_a_node_is_started_with_what_its_folder_and_the_charter_say(desk: Desk, 
     desk.is_refused("node", "start", "--dir", "a", "--metrics-port", "9100")
     (told,) = becoming
     listen = json.loads(a.settings.read_text())["listen"]
-    assert (told.network, told.own.name, told.founded, told.count, told.seed) == ("wards", "node-a", True, 8, 3)
-    assert (told.listen, told.addresses, told.metrics_port) == (listen, (listen,), 9100)
-    assert Address.parse(told.door).port == Address.parse(listen).port + 1
-    assert (told.task["name"], told.training["local_steps"], told.topology["overlay"]) == ("digits", 2, "ring")
+    assert (told.network, told.own.name, told.parts, told.seed) == ("wards", "node-a", 8, 3)
+    assert isinstance(told.others, FoundedOthers)
+    assert (told.listen, told.others.addresses, told.metrics_port) == (listen, (listen,), 9100)
+    assert Address.parse(told.others.door).port == Address.parse(listen).port + 1
+    assert (told.learning["task"]["name"], told.learning["training"]["local_steps"]) == ("digits", 2)
+    assert told.others.topology["overlay"] == "ring"
     assert told.gossip == GossipRules(rounds=50, floor_s=0.3) and 0 <= told.index < 8
 
 

@@ -1,6 +1,5 @@
-"""`p2pfl node init`: a new node's folder and keys, and the block by which the others come to know it."""
+"""`p2pfl node init`: a new node's folder and keys, and its request to be certified; and how its keys are opened."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -10,44 +9,15 @@ import typer
 from node.directory import NodeDirectory
 from node.entropy import SystemEntropy
 from node.moment import believed_time
-from node.network_file import MemberSection
-from node.transport.address import Address
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission.authority import Request, ask, request_line
 from p2pfl.protocol.admission.statement import signer
 from p2pfl.protocol.identity import Identity, is_sealed
-from p2pfl.settings import parse
 
 PASSPHRASE_MAX = 4096  # bytes read from a descriptor
 
 
-def enrol(name: str, directory: NodeDirectory, address: str, passphrase: str | None) -> str:
-    """Make the folder and the identity; returns the [[member]] block for the network's file."""
-    try:
-        Address.parse(address)
-    except Failure as failure:
-        raise Failure("usage", f"--address: {failure.message}", failure.hint, ExitCode.USAGE) from None
-    identity = Identity.generate(SystemEntropy())
-    member = parse(
-        MemberSection,
-        {
-            "name": name,
-            "address": address,
-            "identity": identity.peer_id.hex(),
-            "transport": identity.transport_key.hex(),
-            "seal": identity.seal_key.hex(),
-        },
-        "p2pfl node init",
-    )
-    sealed = identity.to_bytes(passphrase, SystemEntropy())
-    directory.create()
-    directory.write_identity(sealed)
-    return "\n".join(["[[member]]", *(f"{key} = {_toml(value)}" for key, value in member.model_dump().items())])
-
-
-def enrol_by_request(
-    name: str, directory: NodeDirectory, file: Path, passphrase: str | None, is_relay: bool = False
-) -> Request:
+def enrol(name: str, directory: NodeDirectory, file: Path, passphrase: str | None, is_relay: bool = False) -> Request:
     """Make the folder and the identity, and a request to be certified in a file. Raises `Failure`."""
     identity = Identity.generate(SystemEntropy())
     request = ask(signer(identity.sign_seed), identity.peer_id, name, believed_time(), is_relay)
@@ -107,12 +77,3 @@ def asked_passphrase(is_new: bool) -> str:
         hint = "Give it with --passphrase-fd" + (", or say --no-passphrase." if is_new else ".")
         raise Failure("no_passphrase", "There is no terminal to ask for a passphrase.", hint, ExitCode.IDENTITY)
     return str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=is_new, err=True))
-
-
-def directory_of(path: Path) -> NodeDirectory:
-    return NodeDirectory(path.absolute())
-
-
-def _toml(value: str) -> str:
-    """A basic string: JSON's, but that TOML also wants DEL escaped."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -9,9 +9,9 @@ from node.entropy import SystemEntropy, instant
 from node.upkeep.journal import Journal
 from p2pfl.protocol.admission import reconciliation
 from p2pfl.protocol.admission.reconciliation import Reconciliation
+from p2pfl.protocol.allowance import Allowances
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.peer import Peer
 from p2pfl.protocol.randomness import Choices
 
 EVERY_S = 30.0  # +- 50 %, so that nobody keeps step
@@ -28,13 +28,15 @@ class LinkSet(Protocol):
 class Exchange:
     """`on_new` is called when the roster learned something. `refused` counts papers of others, and messages about them."""
 
-    def __init__(self, papers: Papers, links: LinkSet, peer: Peer, journal: Journal, on_new: Callable[[], None]) -> None:
+    def __init__(
+        self, papers: Papers, links: LinkSet, allowances: Allowances, journal: Journal, on_new: Callable[[], None]
+    ) -> None:
         self.refused: Counter[Reason] = Counter()
         self.linked: set[PeerId] = set()
         self._members = papers.roster.members
         self._choices = Choices(int.from_bytes(SystemEntropy().draw(8), "big"), b"reconcile")
         self._reconciliation = Reconciliation(papers.roster, papers.charters, self._choices)
-        self._links, self._peer, self._journal, self._on_new = links, peer, journal, on_new
+        self._links, self._allowances, self._journal, self._on_new = links, allowances, journal, on_new
         self._due = instant().monotonic + self._period
 
     def link_up(self, peer: PeerId) -> None:
@@ -57,12 +59,12 @@ class Exchange:
         if hop not in self._members:
             return
         try:
-            if not self._peer.allowances.admits(hop, len(frame), now.monotonic):
+            if not self._allowances.admits(hop, len(frame), now.monotonic):
                 raise RejectedFrame(Reason.RATE_LIMITED)
             outcome = self._reconciliation.receive(hop, frame, now)
         except RejectedFrame as refused:
             self._reject(refused.reason, hop)
-            self._peer.allowances.refused(hop)
+            self._allowances.refused(hop)
             return
         if outcome.refused:
             self._reject(Reason.BAD_CHAIN, hop, outcome.refused)

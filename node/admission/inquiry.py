@@ -26,7 +26,25 @@ from p2pfl.protocol.randomness import Choices
 ALONE_S = 5.0  # without any link, before a door is asked
 AGAIN_S = 15.0  # until the next one is; twice as long each time, +- 50 %
 AGAIN_MAX_S = 600.0
+ASKED_MAX = 3  # before a start
 PATIENCE_S = 2.0  # for a door to be reached, and as long again to answer
+
+
+def ask_at_once(papers: Papers, own: PeerId, keys: TransportKeys) -> None:
+    """Before a node starts that is no member as far as it knows: it may have been certified anew, and gets that from the first
+    member that answers, of a few. The papers change in place; whoever calls keeps them."""
+    credential, record = papers.roster.credential(own), papers.roster.records.get(own)
+    doors = _doors(papers, own)
+    if credential is None or record is None or not doors:
+        return
+    choices = Choices(int.from_bytes(SystemEntropy().draw(8), "big"), b"inquiry")
+    first = choices.below(len(doors))
+    for address, key in (doors[first:] + doors[:first])[:ASKED_MAX]:
+        answer, _ = asked(address, key, keys, question(credential, record), PATIENCE_S)
+        if answer is not None:
+            with suppress(RejectedFrame):  # the next one may know better
+                news(answer, papers.roster, papers.charters, instant().wall)
+                return
 
 
 class Inquiry:
@@ -68,17 +86,11 @@ class Inquiry:
             await asyncio.gather(self._under_way, return_exceptions=True)
 
     def _begin(self) -> None:
-        doors = self._doors()
+        doors = _doors(self._papers, self._own)
         credential, record = self._papers.roster.credential(self._own), self._papers.roster.records.get(self._own)
         if doors and credential is not None and record is not None:
             address, key = doors[self._choices.below(len(doors))]
             self._under_way = self._loop.create_task(self._ask(address, key, question(credential, record)))
-
-    def _doors(self) -> list[tuple[Address, bytes]]:
-        """Of whoever is a member as far as is known here, and can be dialled."""
-        roster = self._papers.roster
-        records = [roster.records[peer] for peer in sorted(roster.members) if peer != self._own]
-        return [(door, record.transport_key) for record in records if not record.has_left for door in _doors_of(record)]
 
     async def _ask(self, address: Address, key: bytes, asking: bytes) -> None:
         try:
@@ -99,6 +111,13 @@ class Inquiry:
             return
         self._journal.incident("join_door", f"alone; {address} {f'refuses: {reason}' if reason else 'told what is new'}")
         self._on_new()
+
+
+def _doors(papers: Papers, own: PeerId) -> list[tuple[Address, bytes]]:
+    """Of whoever is a member as far as is known here, and can be dialled."""
+    roster = papers.roster
+    records = [roster.records[peer] for peer in sorted(roster.members) if peer != own]
+    return [(door, record.transport_key) for record in records if not record.has_left for door in _doors_of(record)]
 
 
 def _doors_of(record: Record) -> list[Address]:

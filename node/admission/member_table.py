@@ -19,7 +19,8 @@ def rows(roster: Roster, states: Mapping[PeerId, str]) -> list[dict[str, Any]]:
     alive, suspected, dead, left. What the roster knows is stronger: revoked, held, expired."""
     found = []
     for peer in roster.identities:
-        certificate, record = Credential.read(roster.entry(peer)[0]).certificate, roster.records.get(peer)
+        credential, record = Credential.read(roster.entry(peer)[0]), roster.records.get(peer)
+        certificate = credential.certificate
         found.append(
             {
                 "name": certificate.name,
@@ -27,6 +28,7 @@ def rows(roster: Roster, states: Mapping[PeerId, str]) -> list[dict[str, Any]]:
                 "role": certificate.role.name.lower(),
                 "expires": certificate.not_after,
                 "state": _state(roster, peer, states),
+                "vouched_for_by": _voucher(roster, credential),
                 "addresses": list(record.addresses) if record is not None else [],
             }
         )
@@ -35,13 +37,34 @@ def rows(roster: Roster, states: Mapping[PeerId, str]) -> list[dict[str, Any]]:
 
 def lines(members: Sequence[Row]) -> Iterator[str]:
     """With nothing that a member's name could do to a terminal."""
-    yield f"{'name':<{NAME_MAX}} {'id':<{ID_DIGITS}} {'role':<6} {'expires':<10} {'state':<9} addresses"
+    first = f"{_cut('name')} {'id':<{ID_DIGITS}} {'role':<6} {'expires':<10} {'state':<9}"
+    yield f"{first} {_cut('voucher')} addresses"
     for row in members:
-        name = plain(row["name"])
-        name = name if len(name) <= NAME_MAX else name[: NAME_MAX - 1] + "…"
+        voucher = row["vouched_for_by"]
+        by = f"{voucher['signer']}, {voucher['let_in_by']}" if voucher["let_in_by"] else voucher["signer"]
         expires = time.strftime("%Y-%m-%d", time.gmtime(row["expires"]))
         addresses = ", ".join(map(plain, row["addresses"])) or "none"
-        yield f"{name:<{NAME_MAX}} {row['id'][:ID_DIGITS]} {row['role']:<6} {expires} {row['state']:<9} {addresses}"
+        first = f"{_cut(row['name'])} {row['id'][:ID_DIGITS]} {row['role']:<6} {expires} {row['state']:<9}"
+        yield f"{first} {_cut(by)} {addresses}"
+
+
+def _cut(text: str) -> str:
+    """A column of it."""
+    shown = plain(text)
+    return f"{shown if len(shown) <= NAME_MAX else shown[: NAME_MAX - 1] + '…':<{NAME_MAX}}"
+
+
+def _voucher(roster: Roster, credential: Credential) -> dict[str, str]:
+    """Who signed: "root" or an issuer; and with an invite, who let it in."""
+    issuer, receipt = credential.issuer, credential.receipt
+    found = {"signer": "root", "signer_id": roster.root.hex()}
+    if issuer is not None:
+        found = {"signer": issuer.name, "signer_id": issuer.identity.hex()}
+    if receipt is None:
+        return {**found, "let_in_by": "", "let_in_by_id": ""}
+    shown = roster.credential(receipt.admitter)
+    name = shown.certificate.name if shown is not None else receipt.admitter.hex()[:ID_DIGITS]
+    return {**found, "let_in_by": name, "let_in_by_id": receipt.admitter.hex()}
 
 
 def _state(roster: Roster, peer: PeerId, states: Mapping[PeerId, str]) -> str:

@@ -1,51 +1,63 @@
-"""What the holder of the root key does with it: invite, sign, revoke. In the folder of a node, whether that runs or not.
+"""What the holder of the root key, or an issuer, does: invite, sign, revoke. In the folder of a node, whether that runs or not.
 
 A running node's roster is its own to write, so that what is signed here is handed to it; of one that does not run, the file is
 changed.
 """
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from node import node_settings
-from node.admission import papers
+from node.admission import issuing, papers
 from node.admission.papers import Papers
 from node.directory import NodeDirectory, read_secret
 from node.entropy import SystemEntropy
 from node.moment import believed_time
-from node.node_settings import next_port
 from node.upkeep.control import Caller
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission import authority
+from p2pfl.protocol.admission.admissions import ISSUED_MAX, MEMBERS_MAX
 from p2pfl.protocol.admission.authority import Authority, Request
 from p2pfl.protocol.admission.certificate import Certificate, Invite, Role
 from p2pfl.protocol.admission.credential_line import CredentialLine
 from p2pfl.protocol.admission.invite import InviteLine
+from p2pfl.protocol.admission.issuer import Application, IssuerLine, delegated
+from p2pfl.protocol.admission.record import door_at
 from p2pfl.protocol.admission.revocation import Cause, Revocation
 from p2pfl.protocol.admission.roster import Roster
 from p2pfl.protocol.admission.statement import KEY_BYTES, public_key
-from p2pfl.protocol.errors import RejectedFrame
+from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
 from p2pfl.report.plain import plain
 
+_WHOLE_KEY = re.compile(r"[0-9a-f]{64}")
 ID_DIGITS_MIN = 8  # of an id's beginning, where a member is named by that
 Passphrase = Callable[[], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Office:
-    """The root key of the network whose member has this folder."""
+    """Whoever signs for the network whose member has this folder: its root, or an issuer."""
 
     directory: NodeDirectory
     papers: Papers
-    root: Authority
+    authority: Authority
 
     @classmethod
     def open(cls, directory: NodeDirectory, key: Path | None, passphrase: Passphrase) -> "Office":
-        """`key`: where the root key is, if not in the folder. Raises `Failure`."""
+        """`key`: where the root key is, if not in the folder. Without one, the folder's issuer signs. Raises `Failure`."""
+        if key is None and not directory.root_key.exists() and directory.issuer.exists():
+            known = papers.read(directory)
+            return cls(directory, known, issuing.opened(directory, known, passphrase))
+        return cls.of_root(directory, key, passphrase)
+
+    @classmethod
+    def of_root(cls, directory: NodeDirectory, key: Path | None, passphrase: Passphrase) -> "Office":
+        """The same for what only the root may do."""
         known = papers.read(directory)
         path = key or directory.root_key
         mend = "Only the holder of the network's root key can do this: run it there, or give the file with --key FILE."
@@ -61,8 +73,11 @@ class Office:
         """A line for whoever is to join. Raises `Failure`."""
         now = believed_time()
         token = SystemEntropy().draw(KEY_BYTES)
-        invite = self.root.invite(public_key(token), now, ttl_s, uses, role)
-        return InviteLine.make(self.papers.name, self.root.key, token, invite, None, self._doors()), invite
+        invite = self.authority.invite(public_key(token), now, ttl_s, uses, role)
+        line = InviteLine.make(
+            self.papers.name, self.papers.roster.root, token, invite, self.authority.certificate, self._doors()
+        )
+        return line, invite
 
     def certify(self, request: Request, days: float) -> CredentialLine:
         """The answer to a request. Raises `Failure`."""
@@ -71,8 +86,17 @@ class Office:
         if any(peer != request.identity and roster.standing(peer) is None for peer in roster.named(request.name)):
             message = f"A member of {plain(self.papers.name)} is called {plain(request.name)} already."
             raise Failure("name_taken", message, "Have the request made with another --name.", ExitCode.IDENTITY)
-        credential = self.root.certify(request, now, days, serial=int(now))
-        return CredentialLine.make(self.papers.name, self.root.key, credential, self._doors())
+        self._check_room(request.identity)
+        credential = self.authority.certify(request, now, days, serial=int(now))
+        return CredentialLine.make(self.papers.name, roster.root, credential, self._doors())
+
+    def delegate(self, application: Application, days: float) -> IssuerLine:
+        """The root's answer to whoever would be an issuer. Raises `Failure`."""
+        now = believed_time()
+        if self.papers.roster.is_revoked(application.key):
+            message = "This issuer's key was revoked."
+            raise Failure("revoked", message, "Have issuer.key removed, and the application made again.", ExitCode.IDENTITY)
+        return delegated(self.authority, self.papers.name, application, now, days, serial=int(now))
 
     def renew(self, who: str, days: float) -> Certificate:
         """A new certificate for a member; it gets it by gossip. Raises `Failure`, also where one that lasts longer would go on
@@ -82,35 +106,50 @@ class Office:
         before = self.papers.roster.credential(peer)
         assert before is not None
         old = before.certificate
-        credential = self.root.vouch(peer, old.name, now, days, serial=int(now), role=old.role)
+        credential = self.authority.vouch(peer, old.name, now, days, serial=int(now), role=old.role)
         if credential.certificate.not_after <= old.not_after and self.papers.roster.standing(peer) is None:
             message = f"{plain(old.name)} has a certificate that lasts longer."
             raise Failure("certified_longer", message, "Give more --days, or revoke it.", ExitCode.IDENTITY)
         _hand_over(self.directory, "admit", credential=credential.data)
         return credential.certificate
 
+    def _check_room(self, peer: PeerId) -> None:
+        """Raises `Failure` where every roster would refuse one more."""
+        roster, issuer = self.papers.roster, self.authority.certificate
+        if peer in roster.identities:
+            return
+        if issuer is not None and roster.issued_by(issuer.identity) >= ISSUED_MAX:
+            message = f"The issuer {plain(issuer.name)} has vouched for {ISSUED_MAX} members, which is all that an issuer may."
+            raise Failure("issuer_full", message, "Ask the holder of the root key, or another issuer.", ExitCode.IDENTITY)
+        if len(roster.identities) >= MEMBERS_MAX:
+            message = f"{plain(self.papers.name)} has {MEMBERS_MAX} members, which is all that a network may."
+            raise Failure("full", message, "Who left or expired makes room after a week.", ExitCode.IDENTITY)
+
     def _doors(self) -> dict[str, bytes]:
         """Where a join door can be asked: this node's own, and where there is room, of the members heard of last."""
         roster = self.papers.roster
         own = roster.records[papers.credential(self.directory).identity]
-        reached = node_settings.load(self.directory).advertised(own.addresses)
+        settings = node_settings.load(self.directory)
         others = [roster.records[peer] for peer in roster.members if peer != own.identity]
         others.sort(key=lambda record: record.wall, reverse=True)
-        found = {next_port(address): own.transport_key for address in reached}
+        found = {door_at(address, settings.door): own.transport_key for address in settings.advertised(own.addresses)}
         for record in others:
             if record.addresses and not record.has_left:
-                found.setdefault(next_port(record.addresses[0]), record.transport_key)
+                found.setdefault(record.doors[0], record.transport_key)
         return found
 
 
-def revoke(office: Office, who: str, cause: Cause) -> Revocation:
-    """Of a member, by its name or the beginning of its id, or of an invite, by its line. Raises `Failure`."""
+def revoke(office: Office, who: str, cause: Cause, is_issuer: bool = False) -> Revocation:
+    """Of a member, by its name or the beginning of its id; of an invite, by its line; or of an issuer, likewise by name or
+    key. Raises `Failure`."""
     now = believed_time()
     if who.strip().startswith("p2pfl-"):
         subject = InviteLine.parse(who).statement().token
+    elif is_issuer:
+        subject = issuer_called(office.papers.roster, who)
     else:
         subject = member_called(office.papers.roster, who)
-    revocation = office.root.revoke(subject, cause, now)
+    revocation = office.authority.revoke(subject, cause, now)
     _hand_over(office.directory, "revoke", revocation=revocation.data)
     return revocation
 
@@ -129,6 +168,26 @@ def member_called(roster: Roster, who: str) -> PeerId:
     ids = ", ".join(peer.hex()[:16] for peer in sorted(found))
     message = f"Several are called {plain(who)}: {ids}."
     raise Failure("several_members", message, "Say which, by its id.", ExitCode.IDENTITY)
+
+
+def issuer_called(roster: Roster, who: str) -> bytes:
+    """The key of an issuer: by its name or the beginning of its key, if it vouched for somebody here; else by the whole key.
+    Raises `Failure`."""
+    digits = who.lower()
+    found = {
+        issuer.identity
+        for issuer in roster.issuers
+        if issuer.name == who or (len(digits) >= ID_DIGITS_MIN and issuer.identity.hex().startswith(digits))
+    }
+    if len(found) == 1:
+        return found.pop()
+    if not found and _WHOLE_KEY.fullmatch(digits):
+        return bytes.fromhex(digits)
+    if not found:
+        hint = "It has vouched for nobody that is known here: give its whole key, as p2pfl network sign printed it."
+        raise Failure("unknown_issuer", f"No issuer here is called {plain(who)}.", hint, ExitCode.IDENTITY)
+    keys = ", ".join(key.hex()[:16] for key in sorted(found))
+    raise Failure("several_issuers", f"Several are called {plain(who)}: {keys}.", "Say which, by its key.", ExitCode.IDENTITY)
 
 
 def is_running(directory: NodeDirectory) -> bool:
@@ -172,7 +231,18 @@ def take_in(roster: Roster, credential: bytes = b"", revocation: bytes = b"") ->
             roster.revoke(revocation, now)
     except RejectedFrame as refused:
         message = f"The roster does not take it ({refused.reason})."
-        raise Failure(str(refused.reason), message, "See docs/admission.md.", ExitCode.IDENTITY) from None
+        raise Failure(str(refused.reason), message, hint_for(refused.reason), ExitCode.IDENTITY) from None
+
+
+def hint_for(reason: Reason) -> str:
+    """How a revocation or a credential that nobody takes is mended."""
+    match reason:
+        case Reason.BAD_CHAIN:
+            return "An issuer revokes those whom it vouched for; for anybody else ask the holder of the root key."
+        case Reason.FULL:
+            return "Who left or expired makes room after a week."
+        case _:
+            return "See docs/admission.md."
 
 
 def listed(directory: NodeDirectory) -> list[dict[str, Any]]:

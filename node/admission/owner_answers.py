@@ -34,7 +34,7 @@ def answers(
         try:
             roster.revoke(revocation, instant().wall)  # known by now; or it was refused, and is again
         except RejectedFrame as refused:
-            hint = "It must be signed by the root, by who vouched for the member, or by the member itself."
+            hint = "It must be signed by the root, by the issuer that vouched for the member, or by the member itself."
             raise _refused("revocation", refused, hint) from None
         keep()
         return {}

@@ -16,35 +16,18 @@ from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission.signed_charter import SignedCharter
 from p2pfl.protocol.charter import GossipRules
 from p2pfl.protocol.events import PeerId
-from p2pfl.settings import (
-    CodecSection,
-    DataSection,
-    GossipSection,
-    LimitsSection,
-    OverlaySection,
-    Section,
-    TaskSection,
-    TrainingSection,
-    parse,
-)
+from p2pfl.settings import Agreement, OverlaySection, TaskSection, parse
 
 FILE_MAX = 1 << 16  # bytes; a file with every setting has 1,500
 ROUNDS = 1_000_000  # who is to end earlier is told to leave
 
 
-class Terms(Section):
+class Terms(Agreement):
     """Strict; `parts` is among how many members a bundled data set is divided, since nobody knows how many will come."""
 
     rounds: int = Field(default=ROUNDS, ge=1, le=ROUNDS, strict=True)
-    seed: int = Field(default=7, ge=0, lt=2**32, strict=True)
     parts: int = Field(default=8, ge=1, le=1024, strict=True)
-    task: TaskSection = TaskSection()
-    data: DataSection = DataSection()
-    training: TrainingSection = TrainingSection()
     topology: OverlaySection = OverlaySection()
-    gossip: GossipSection = GossipSection()
-    codec: CodecSection = CodecSection()
-    limits: LimitsSection = LimitsSection()
 
     @property
     def is_own_task(self) -> bool:

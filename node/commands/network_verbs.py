@@ -19,12 +19,19 @@ network_app = typer.Typer(
 )
 
 Key = Annotated[Path | None, typer.Option(metavar="FILE", help="The root key, where it is not in the node's folder.")]
-Days = Annotated[float, typer.Option(help="How long the certificate lasts, at most 90.")]
+Days = Annotated[
+    float | None, typer.Option(help="How long the certificate lasts: 90 at most and where not given, of an issuer 400.")
+]
 
 
 class InvitedRole(StrEnum):
     MEMBER = "member"
     RELAY = "relay"
+
+
+class SignedRole(StrEnum):
+    MEMBER = "member"
+    ISSUER = "issuer"
 
 
 class Because(StrEnum):
@@ -112,7 +119,10 @@ def network_invite(
 @network_app.command("sign")
 def network_sign(
     request: Annotated[str, typer.Argument(help="The file of a request, - for stdin; or the name of a member to renew.")],
-    days: Days = 90,
+    days: Days = None,
+    role: Annotated[
+        SignedRole, typer.Option(help="An issuer may invite, sign and revoke as the root, for those it vouched for itself.")
+    ] = SignedRole.MEMBER,
     directory: Directory = None,
     key: Key = None,
     passphrase_fd: PassphraseFd = None,
@@ -127,8 +137,22 @@ def network_sign(
     from node.commands.options import known_passphrase
     from node.commands.reading import line_in, looks_like_file
     from p2pfl.protocol.admission.authority import read_request
+    from p2pfl.protocol.admission.certificate import ISSUER_DAYS_MAX, MEMBER_DAYS_MAX
+    from p2pfl.protocol.admission.issuer import read_application
 
-    office = Office.open(place.found(directory), key, known_passphrase(passphrase_fd))
+    here = place.found(directory)
+    if role is SignedRole.ISSUER:
+        root = Office.of_root(here, key, known_passphrase(passphrase_fd))
+        applied = read_application(line_in(request), root.papers.roster.network)
+        made = root.delegate(applied, ISSUER_DAYS_MAX if days is None else days)
+        ends = made.statement().not_after
+        data = {"name": applied.name, "key": applied.key.hex(), "expires": ends, "issuer": str(made)}
+        typer.echo(answer(data) if json_ else str(made))
+        shown = f"{plain(applied.name)}, key {applied.key.hex()}, until {time.strftime('%Y-%m-%d', time.gmtime(ends))}"
+        typer.echo(f"For the issuer {shown}: p2pfl network issuer LINE, in its folder", err=True)
+        return
+    days = MEMBER_DAYS_MAX if days is None else days
+    office = Office.open(here, key, known_passphrase(passphrase_fd))
     if not looks_like_file(request):
         renewed = office.renew(request, days)
         until = time.strftime("%Y-%m-%d", time.gmtime(renewed.not_after))
@@ -147,6 +171,9 @@ def network_sign(
 def network_revoke(
     who: Annotated[str, typer.Argument(help="A member's name, the beginning of its id, or the line of an invite.")],
     reason: Annotated[Because, typer.Option(help="For people.")] = Because.EXPELLED,
+    issuer: Annotated[
+        bool, typer.Option("--issuer", help="WHO is an issuer's name or key: with it all go whom it vouched for.")
+    ] = False,
     directory: Directory = None,
     key: Key = None,
     passphrase_fd: PassphraseFd = None,
@@ -163,12 +190,51 @@ def network_revoke(
 
     here = place.found(directory)
     office = Office.open(here, key, known_passphrase(passphrase_fd))
-    done = revoke(office, who, Cause[reason.name])
-    subject = "the invite" if who.strip().startswith("p2pfl-") else plain(who)
+    done = revoke(office, who, Cause[reason.name], issuer)
+    subject = "the invite" if who.strip().startswith("p2pfl-") else f"{'the issuer ' if issuer else ''}{plain(who)}"
     data = {"revoked": done.subject.hex(), "reason": reason}
     typer.echo(answer(data) if json_ else f"{subject} is revoked")
     if not is_running(here):
         typer.echo(f"The others hear of it when this node runs: p2pfl node start --dir {here.path}", err=True)
+
+
+@network_app.command("issuer")
+def network_issuer(
+    line: Annotated[str | None, typer.Argument(help="What the root answered: the line, its file, or - for stdin.")] = None,
+    request: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Make an issuer's key here, and write an application for it.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What the issuer is called; as this member where not given.")] = None,
+    directory: Directory = None,
+    no_passphrase: NoPassphrase = False,
+    passphrase_fd: PassphraseFd = None,
+    json_: Json = False,
+) -> None:
+    """Be an issuer, who invites, signs and revokes without the root key: apply, take the root's answer, or see how it stands.
+
+    For example: p2pfl network issuer --request ward-b.application
+    """
+    from node.admission.issuing import accepted, applied, standing
+    from node.commands import place
+    from node.commands.options import known_passphrase, new_passphrase
+    from node.commands.reading import line_in, written
+    from p2pfl.protocol.admission.issuer import IssuerLine, application_line
+
+    here = place.found(directory)
+    if request is not None:
+        made = applied(here, name, lambda: new_passphrase(no_passphrase, passphrase_fd), known_passphrase(passphrase_fd))
+        written(request, application_line(made))
+        told = {"name": made.name, "key": made.key.hex(), "request": str(request)}
+        typer.echo(answer(told) if json_ else f"application  {request}")
+        typer.echo("Hand it to the holder of the root key, who runs: p2pfl network sign FILE --role issuer", err=True)
+        return
+    if line is not None:
+        accepted(here, IssuerLine.parse(line_in(line)), known_passphrase(passphrase_fd))
+    found = standing(here)
+    until = time.strftime("%Y-%m-%d", time.gmtime(found.certificate.not_after))
+    shown = f"{plain(found.certificate.name)} {found.trouble or f'is an issuer until {until}'}"
+    count = f"vouched for {found.vouched_for} of {found.as_data()['may_vouch_for']}"
+    typer.echo(answer(found.as_data()) if json_ else f"{shown}; {count}; key {found.certificate.identity.hex()[:16]}")
 
 
 @network_app.command("members")

@@ -25,6 +25,14 @@ def line_in(text: str) -> str:
         ) from None
 
 
+def written(path: Path, line: str) -> None:
+    """A line in a file, to be handed over. Raises `Failure`."""
+    try:
+        path.write_text(line + "\n", encoding="ascii")
+    except OSError as error:
+        raise Failure("unwritable", f"{path}: {error.strerror}.", "Give another --request FILE, and run it again.") from None
+
+
 def looks_like_file(text: str) -> bool:
     """Whether a file or stdin is meant rather than a line or a name."""
     if text == STDIN:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from p2pfl.protocol.admission.certificate import BACKDATE_S, DAY_S, ISSUER_DAYS_MAX, Credential, Invite
+from p2pfl.protocol.admission.certificate import BACKDATE_S, DAY_S, ISSUER_DAYS_MAX, Certificate, Credential, Invite
 from p2pfl.protocol.admission.revocation import Revocation
 from p2pfl.protocol.admission.statement import Verify
 from p2pfl.protocol.errors import Reason, RejectedFrame
@@ -124,6 +124,24 @@ class Admissions:
         """Whether nothing hangs on remembering it: nobody that it let in is known, and no invite that it used is still good."""
         open_invites = (one.invite.not_after > now for one in self._credentials[peer].values() if one.invite is not None)
         return not self._let_in.get(peer) and not any(open_invites)
+
+    @property
+    def issuers(self) -> tuple[Certificate, ...]:
+        """The newest certificate of each issuer that vouched for anybody here, in canonical order."""
+        found: dict[PeerId, Certificate] = {}
+        for credentials in self._credentials.values():
+            for issuer in (one.issuer for one in credentials.values() if one.issuer is not None):
+                if issuer.identity not in found or _newness(found[issuer.identity]) < _newness(issuer):
+                    found[issuer.identity] = issuer
+        return tuple(found[key] for key in sorted(found))
+
+    def issued_by(self, issuer: bytes) -> int:
+        """For how many identities it vouched."""
+        return self._count_of(issuer)
+
+    def is_revoked_by_root(self, key: bytes) -> bool:
+        """A member's, an issuer's or a token's."""
+        return (key, self._root) in self._revocations
 
     # ---- growing --------------------------------------------------------------------------------------------------------
 
@@ -293,6 +311,10 @@ class Admissions:
     def _rests_on(self, key: bytes) -> bool:
         """Whether any credential rests on this issuer's key or token."""
         return key in self._uses or self._count_of(key) > 0
+
+
+def _newness(certificate: Certificate) -> tuple[int, int, bytes]:
+    return (certificate.serial, certificate.not_after, certificate.data)
 
 
 def _rank(credential: Credential) -> tuple[bool, bool, int, int, bytes]:

@@ -158,12 +158,19 @@ class Door:
         admitted = known if known is not None and shown.invite is not None else self._received(shown, wall)
         fault = roster.fault(admitted)
         if fault is not None:
-            raise RejectedFrame(fault)
+            return self._renewed(shown.identity, record, fault, wall)
         roster.learn(admitted.data, record.data, wall)
         standing = roster.standing(shown.identity)
         if standing is not None:
             raise RejectedFrame(standing)
         return admitted
+
+    def _renewed(self, peer: PeerId, record: Record, fault: Reason, wall: float) -> Credential:
+        """Whoever is a member by another credential than the one that it shows was away when it was given that."""
+        if self._roster.standing(peer) is not None:
+            raise RejectedFrame(fault)
+        self._roster.learn_record(record, wall)
+        return Credential.read(self._roster.entry(peer)[0])
 
     def _received(self, shown: Credential, wall: float) -> Credential:
         """With a receipt of ours, where an invite vouches for somebody who has none yet."""
