@@ -195,6 +195,11 @@ class Links:
             self.messages_sent[to] += 1
             self.bytes_sent[to] += sum(map(len, frames))
 
+    def reaches(self, peer: PeerId) -> bool:
+        """Whether there is a link to send to this member over, ours or its own."""
+        supervisor = self._supervisors.get(peer)
+        return (supervisor is not None and supervisor.link is not None) or self._listener.has_route(peer)
+
     @property
     def refused(self) -> int:
         """Handshakes of those who know our public key but are no members. Others don't get as far as being counted."""
@@ -213,6 +218,11 @@ class Links:
     def mute(self, peer: PeerId, until: float) -> None:
         """Read nothing of this member until this moment of the loop's clock."""
         self._hearing.mute(peer, until)
+
+    @property
+    def bytes_in_all(self) -> tuple[int, int]:
+        """Sent and received."""
+        return self.bytes_sent.total(), self.bytes_received.total()
 
     @property
     def dialled(self) -> dict[PeerId, str]:
