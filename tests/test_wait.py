@@ -152,3 +152,18 @@ def test_the_first_round_waits_for_our_link_to_whoever_has_reached_us_and_sent_i
     stage.neighbors.of(OTHERS[0]).greeted(b"boot")
     stage.wait.look_at(OTHERS[0])
     assert stage.wait.is_complete(0.0)
+
+
+def test_whoever_comes_to_a_network_that_is_under_way_waits_for_no_link_to_a_dead_neighbor() -> None:
+    """It hears of the death only after a suspicion; meanwhile all others would wait for it in every round."""
+    stage = Stage(static_plan(OWN, OTHERS[:3], dict.fromkeys([OWN, *OTHERS[:3]], 0.25)), dict.fromkeys(OTHERS[:2], 0))
+    stage.neighbors.of(OTHERS[2]).link_down()
+    stage.wait.look_at(OTHERS[2])
+    for peer, step in zip(OTHERS[:2], (30, 31), strict=True):
+        assert not stage.wait.is_complete(0.0)
+        stage.neighbors.of(peer).signed(step)
+        update = coming(peer, step)
+        update.received, update.payload = 1, Payload(1, b"", None)
+        stage.slots.place(update)
+        stage.wait.look_at(peer)
+    assert stage.wait.is_complete(0.0) and stage.wait.round_to_join() == 30

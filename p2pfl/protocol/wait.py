@@ -37,9 +37,12 @@ class Wait:
         self._waits = Waits(rules)
         self._began = 0.0
         self._least = 0.0
-        self._is_gathering = True  # the first of all: peers start at different times
+        # The first of all waits for links as well, for peers start at different times: whom we don't reach yet would go on
+        # without our update, and we in the next round without its.
+        self._is_gathering = True
         self._named: dict[PeerId, Neighbor] = {}  # whom this round receives from, in canonical order
         self._awaited: set[PeerId] = set()
+        self._unreached: set[PeerId] = set()  # to whom the first round waits for a link
         self._coming: set[PeerId] = set()  # who is in a later round, and whose update of that is on its way
         self._beginnings: deque[tuple[int, float]] = deque(maxlen=BEGINNINGS)
         self._too_late: dict[PeerId, float] = {}  # seconds, of those whose older rounds' updates came since the last mix
@@ -65,8 +68,8 @@ class Wait:
 
     def look_at(self, peer: PeerId) -> None:
         """Something about this neighbor, or about its update, is not what it was."""
-        self._awaited.discard(peer)
-        self._coming.discard(peer)
+        for peers in (self._awaited, self._unreached, self._coming):
+            peers.discard(peer)
         neighbor = self._named.get(peer)
         if neighbor is not None:
             self._look_at_named(peer, neighbor)
@@ -80,6 +83,10 @@ class Wait:
     def is_complete(self, now: float) -> bool:
         """Whether nothing that is worth waiting for can still come."""
         if self._awaited or now < self._began + self._least or self._is_cut_off():
+            return False
+        # Whoever has to join a later round comes to a network that is under way: the others wait for it, and not it for a dead
+        # one of whose death it has yet to hear.
+        if self._unreached and self.round_to_join() == self._slots.round:
             return False
         # Whoever has nothing of this round to mix will join a later one, and there it needs what is on its way.
         return not self._coming or self._has_this_round()
@@ -142,12 +149,14 @@ class Wait:
     def _look_at_all(self) -> None:
         senders = (peer for peer in self._plan(self._slots.round).weights if peer != self._own)
         self._named = {peer: self._neighbors.of(peer) for peer in senders}
-        self._awaited.clear()
-        self._coming.clear()
+        for peers in (self._awaited, self._unreached, self._coming):
+            peers.clear()
         for peer, neighbor in self._named.items():
             self._look_at_named(peer, neighbor)
 
     def _look_at_named(self, peer: PeerId, neighbor: Neighbor) -> None:
+        if self._is_gathering and not neighbor.is_ready and not neighbor.is_parted:
+            self._unreached.add(peer)
         if self._is_awaited(peer, neighbor):
             self._awaited.add(peer)
         elif neighbor.is_ready and self._is_coming(self._slots.later(peer)):
@@ -164,10 +173,7 @@ class Wait:
         return any((update := self._slots.current(peer)) is not None and update.header.step == round for peer in self._named)
 
     def _is_awaited(self, peer: PeerId, neighbor: Neighbor) -> bool:
-        """Whether this round's update of a neighbor can still come, and is not here. The first round waits for links as
-        well: whom we don't reach yet would go on without ours, and we in the next round without its."""
-        if self._is_gathering and not neighbor.is_ready and not neighbor.is_parted:
-            return True
+        """Whether this round's update of a neighbor can still come, and is not here."""
         update = self._slots.current(peer)
         if update is not None and update.header.step == self._slots.round:
             return update.payload is None and (update.is_here or neighbor.is_ready)
