@@ -15,6 +15,7 @@ from node.upkeep.journal import Journal
 from node.upkeep.observation import Observation
 from node.upkeep.pulse import Pulse
 from node.upkeep.upkeep import Upkeep
+from node.upkeep.work import Learning
 from p2pfl.failure import Failure
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.events import PeerId
@@ -34,7 +35,7 @@ class Alone:
 
 def upkeep(directory: Path, leave: Callable[[], None] = lambda: None) -> tuple[Upkeep, Journal]:
     journal = Journal(directory / "metrics.jsonl", directory / "log.jsonl", {OWN.id: OWN}, lambda _said: None)
-    observation = Observation("wards", OWN, Alone(), journal)
+    observation = Observation("wards", OWN, Alone(), journal, Learning(journal))
     return Upkeep(asyncio.get_running_loop(), observation, journal, leave), journal
 
 

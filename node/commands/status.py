@@ -64,11 +64,13 @@ def screen() -> Iterator[Callable[[Status], None]]:
 
 def lines(status: Status) -> list[str]:
     """At most 80 columns wide, with nothing that a member's name could do to a terminal."""
+    is_relay = "relayed" in status
     return [
-        *_head(status),
+        *(_relay_head(status) if is_relay else _head(status)),
         "",
-        *_neighbors(status["neighbors"]),
+        *(_carried_for(status["neighbors"]) if is_relay else _neighbors(status["neighbors"])),
         "",
+        *(() if is_relay else _learning(status)),
         *_facts(status),
         *_recent(status["recent"]),
     ]
@@ -79,10 +81,23 @@ def _head(status: Status) -> Iterator[str]:
     measured = [f"{name} {status[name]:.4f}" for name in ("accuracy", "loss") if status[name] is not None]
     ended = [f"last round ended {duration(status['round_age_s'])} ago"] if status["round_age_s"] is not None else []
     yield "   ".join([*(measured or ["not measured yet"]), *ended, f"up {duration(status['uptime_s'])}"])
-    if status["alone_since"] is not None:
-        yield f"alone since {_moment(status['alone_since'])}: no neighbor can be reached; it goes on trying"
+    yield from _alone(status)
     if status["trainer"]["trouble"]:
         yield from _wrapped("degraded", status["trainer"]["trouble"])
+
+
+def _relay_head(status: Status) -> Iterator[str]:
+    carried = status["relayed"]
+    yield f"{plain(status['name'])} in {plain(status['network'])}: {status['state']}"[:80]
+    if carried:
+        passed = f"passed on {carried['messages']} messages, {size(carried['bytes'])}B"
+        yield f"{passed}; dropped {carried['dropped']}; holds {size(carried['held'])}B   up {duration(status['uptime_s'])}"
+    yield from _alone(status)
+
+
+def _alone(status: Status) -> Iterator[str]:
+    if status["alone_since"] is not None:
+        yield f"alone since {_moment(status['alone_since'])}: no neighbor can be reached; it goes on trying"
 
 
 def _neighbors(neighbors: list[Status]) -> Iterator[str]:
@@ -94,21 +109,43 @@ def _neighbors(neighbors: list[Status]) -> Iterator[str]:
             f"{_cut(plain(one['name']), NAME_MAX):<{NAME_MAX}} {one['state']:<7} {one['step']:>7} {one['behind']:>6} "
             f"{size(one['bytes_sent']):>7} {size(one['bytes_received']):>7} {one['sent']:>6} {one['applied']:>7} {refused:>7}"
         )
-        if one["trouble"]:
-            yield _cut(f"  {plain(one['address'])}: {plain(one['trouble'])}", 80)
-        if one["ignored_s"]:
-            yield f"  it says too much, and is not heard for {duration(one['ignored_s'])}"
+        yield from _remarks(one)
     if not neighbors:
         yield "none yet"
 
 
-def _facts(status: Status) -> Iterator[str]:
+def _carried_for(neighbors: list[Status]) -> Iterator[str]:
+    yield f"{'member':<{NAME_MAX}} {'state':<7} {'out':>7} {'in':>7} {'refused':>7}"
+    for one in neighbors:
+        refused = sum(one["refusals"].values())
+        traffic = f"{size(one['bytes_sent']):>7} {size(one['bytes_received']):>7}"
+        yield f"{_cut(plain(one['name']), NAME_MAX):<{NAME_MAX}} {one['state']:<7} {traffic} {refused:>7}"
+        yield from _remarks(one)
+    if not neighbors:
+        yield "none yet"
+
+
+def _remarks(neighbor: Status) -> Iterator[str]:
+    """What is not as usual with it."""
+    if neighbor.get("through"):
+        yield _cut(f"  through {plain(neighbor['through'])}, which can't read what it carries", 80)
+    if neighbor["trouble"]:
+        place = plain(neighbor["address"]) or "no address"
+        yield _cut(f"  {place}: {plain(neighbor['trouble'])}", 80)
+    if neighbor["ignored_s"]:
+        yield f"  it says too much, and is not heard for {duration(neighbor['ignored_s'])}"
+
+
+def _learning(status: Status) -> Iterator[str]:
     checkpoint, trainer = status["checkpoint"], status["trainer"]
     saved = f"round {checkpoint['step']}, {duration(checkpoint['age_s'])} ago" if checkpoint["step"] is not None else "none yet"
     failures = f"; {checkpoint['failures']} failed" if checkpoint["failures"] else ""
     restarts = f"{trainer['restarts']} restarts" if trainer["restarts"] else "never restarted"
     yield f"checkpoint  {saved}{failures}"
     yield f"trainer     {'up' if trainer['is_up'] else 'down'}, {restarts}, {size(trainer['memory_bytes'])}B"
+
+
+def _facts(status: Status) -> Iterator[str]:
     yield f"network     {size(status['memory_bytes'])}B, listens at {plain(status['listens_at'])}, {status['members']} members"
     sent, received = size(status["bytes_sent"]), size(status["bytes_received"])
     yield f"traffic     {sent}B out, {received}B in, {status['messages_dropped']} messages dropped"

@@ -8,6 +8,7 @@ end one connection; so the listener is cycled, which ends all, and the honest on
 from collections.abc import Callable
 
 MARGIN = 256 << 20  # bytes over what was held at the start: queues of libzmq, chunks on their way, Python's own
+RELAY_MARGIN = 64 << 20  # of a relay, which holds no model and at most 12 MiB of what others say
 PER_NEIGHBOR = 48 << 20  # bytes: the chunks that a neighbor may have been granted, in and out
 SETTLE_S = 2.0  # after a cycle, for libzmq to let go; twice as long each time while that doesn't help
 SETTLE_S_MAX = 3600.0

@@ -26,7 +26,7 @@ _TOTALS = {
     "journal_failures": "lines of the journal that the disk did not take",
 }
 _FATES = ("sent", "applied", "rejected", "superseded", "lost")
-STATES = ("starting", "learning", "waiting", "alone", "degraded", "parting", "finished", "leaving")
+STATES = ("starting", "learning", "waiting", "relaying", "alone", "degraded", "parting", "finished", "leaving")
 
 
 class MetricsPage:
@@ -106,24 +106,9 @@ def families(snapshot: Snapshot) -> Iterator[Any]:
     for name in STATES:
         state.add_metric((name,), float(name == snapshot["state"]))
     yield state
-    yield Gauge("p2pfl_round", "of the Learn under way or last delivered", snapshot["step"])
-    for name in ("accuracy", "loss"):
-        if snapshot[name] is not None:
-            yield Gauge(f"p2pfl_{name}", f"{name} after the newest round", snapshot[name])
-    if snapshot["round_age_s"] is not None:
-        yield Gauge("p2pfl_last_round_seconds", "since the newest round ended: what to alert on", snapshot["round_age_s"])
     yield Gauge("p2pfl_uptime_seconds", "since this start", snapshot["uptime_s"])
     yield Gauge("p2pfl_alone", "1 while no neighbor can be reached", float(snapshot["alone_since"] is not None))
-    trainer, checkpoint = snapshot["trainer"], snapshot["checkpoint"]
-    yield Gauge("p2pfl_trainer_up", "1 while there is a trainer", float(trainer["is_up"]))
-    yield Counter("p2pfl_trainer_restarts", "trainers that died and were followed by another", trainer["restarts"])
-    memory = Gauge("p2pfl_memory_bytes", "held by each process", labels=("process",))
-    memory.add_metric(("network",), snapshot["memory_bytes"])
-    memory.add_metric(("trainer",), trainer["memory_bytes"])
-    yield memory
-    if checkpoint["age_s"] is not None:
-        yield Gauge("p2pfl_checkpoint_age_seconds", "since the newest checkpoint of this start", checkpoint["age_s"])
-    yield Counter("p2pfl_checkpoint_failures", "checkpoints that could not be written", checkpoint["failures"])
+    yield from _of_relay(snapshot, Counter, Gauge) if "relayed" in snapshot else _of_learner(snapshot, Counter, Gauge)
     for name, what in _TOTALS.items():
         yield Counter(f"p2pfl_{name}", what, snapshot[name])
     members = Gauge("p2pfl_members", "of a founded network, as this node sees them", labels=("state",))
@@ -140,6 +125,38 @@ def families(snapshot: Snapshot) -> Iterator[Any]:
     yield from _of_neighbors(snapshot["neighbors"], Counter, Gauge)
 
 
+def _of_learner(snapshot: Snapshot, counter: Any, gauge: Any) -> Iterator[Any]:
+    yield gauge("p2pfl_round", "of the Learn under way or last delivered", snapshot["step"])
+    for name in ("accuracy", "loss"):
+        if snapshot[name] is not None:
+            yield gauge(f"p2pfl_{name}", f"{name} after the newest round", snapshot[name])
+    if snapshot["round_age_s"] is not None:
+        yield gauge("p2pfl_last_round_seconds", "since the newest round ended: what to alert on", snapshot["round_age_s"])
+    trainer, checkpoint = snapshot["trainer"], snapshot["checkpoint"]
+    yield gauge("p2pfl_trainer_up", "1 while there is a trainer", float(trainer["is_up"]))
+    yield counter("p2pfl_trainer_restarts", "trainers that died and were followed by another", trainer["restarts"])
+    yield _memory(gauge, {"network": snapshot["memory_bytes"], "trainer": trainer["memory_bytes"]})
+    if checkpoint["age_s"] is not None:
+        yield gauge("p2pfl_checkpoint_age_seconds", "since the newest checkpoint of this start", checkpoint["age_s"])
+    yield counter("p2pfl_checkpoint_failures", "checkpoints that could not be written", checkpoint["failures"])
+
+
+def _of_relay(snapshot: Snapshot, counter: Any, gauge: Any) -> Iterator[Any]:
+    yield _memory(gauge, {"network": snapshot["memory_bytes"]})
+    if carried := snapshot["relayed"]:
+        yield counter("p2pfl_relay_messages", "sealed messages that were passed on for others", carried["messages"])
+        yield counter("p2pfl_relay_bytes", "bytes of them", carried["bytes"])
+        yield counter("p2pfl_relay_dropped", "sealed messages for which there was no room", carried["dropped"])
+        yield gauge("p2pfl_relay_held_bytes", "passed on, and not taken yet", carried["held"])
+
+
+def _memory(gauge: Any, held: Mapping[str, int]) -> Any:
+    memory = gauge("p2pfl_memory_bytes", "held by each process", labels=("process",))
+    for process, size in held.items():
+        memory.add_metric((process,), size)
+    return memory
+
+
 def _of_neighbors(neighbors: list[Snapshot], counter: Any, gauge: Any) -> Iterator[Any]:
     ready = gauge("p2pfl_neighbor_ready", "1 while both ways are open", labels=("neighbor",))
     behind = gauge("p2pfl_neighbor_behind_rounds", "own round less the neighbor's", labels=("neighbor",))
@@ -149,9 +166,11 @@ def _of_neighbors(neighbors: list[Snapshot], counter: Any, gauge: Any) -> Iterat
     for one in neighbors:
         name = one["name"]
         ready.add_metric((name,), float(one["state"] == "ready"))
-        behind.add_metric((name,), one["behind"])
         traffic.add_metric((name, "out"), one["bytes_sent"])
         traffic.add_metric((name, "in"), one["bytes_received"])
+        if "behind" not in one:  # a relay has no rounds
+            continue
+        behind.add_metric((name,), one["behind"])
         for fate in _FATES:
             updates.add_metric((name, fate), one[fate])
         held.add_metric((name,), one["held"])

@@ -11,7 +11,7 @@ from node.upkeep.control import Answers, Control
 from node.upkeep.journal import Journal
 from node.upkeep.limits import DESCRIPTORS, raise_descriptors
 from node.upkeep.memory import give_back_freed, resident_bytes
-from node.upkeep.memory_watch import SETTLE_S, MemoryWatch, bound
+from node.upkeep.memory_watch import RELAY_MARGIN, SETTLE_S, MemoryWatch, bound
 from node.upkeep.metrics import MetricsPage
 from node.upkeep.notify import Notifier
 from node.upkeep.observation import Observation
@@ -57,6 +57,11 @@ class Upkeep:
         else:
             self._control = control
 
+    def relaying(self) -> None:
+        """The same of one that has no model."""
+        self._memory = MemoryWatch(resident_bytes(os.getpid()) + RELAY_MARGIN, self._cycle)
+        self._look(0.0)
+
     def gossiping(self, arena_bytes: int, neighbors: int) -> None:
         """The node has all its parts: it is ready, and what it holds from now on is measured by what it holds now."""
         self._memory = MemoryWatch(bound(resident_bytes(os.getpid()), arena_bytes, neighbors), self._cycle)
@@ -94,8 +99,7 @@ class Upkeep:
     def _look(self, stalled_s: float) -> None:
         observation = self._observation
         observation.look_for_company()
-        if observation.trainer is not None:
-            observation.trainer.check(stalled_s)
+        observation.work.check(stalled_s)
         status = f"{observation.state}, round {observation.step}"
         if observation.is_leaving:
             self._notifier.tell(WATCHDOG=1, STATUS=status)
