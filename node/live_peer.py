@@ -1,6 +1,7 @@
 """One peer on a real machine: every event goes in at one door, and every effect that comes out is carried out in order."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import Any, Protocol, assert_never
@@ -10,6 +11,9 @@ from node.sealing import Sealing
 from node.training.arena import Arena, Slot
 from node.training.orders import (
     Answer,
+    FoldAnswer,
+    FoldFailed,
+    FoldOrder,
     LearnAnswer,
     LearnOrder,
     LearnRefused,
@@ -30,6 +34,9 @@ from p2pfl.protocol.events import (
     Effect,
     Event,
     Finished,
+    Fold,
+    Folded,
+    FoldsLost,
     HangUp,
     IdentityConflict,
     Learn,
@@ -107,6 +114,8 @@ class LivePeer:
         self._paced: asyncio.TimerHandle | None = None
         self._learn: Learn | None = None
         self._outgoing_slot: Slot | None = None
+        self._folds: deque[Fold] = deque()  # the first of them is ordered
+        self._has_folded = False  # anything for the Learn that is to come
         self._next_learn = 0.0
         self._persisting: dict[str, Persist] = {}
         self._held: list[Send] = []
@@ -137,6 +146,12 @@ class LivePeer:
                 self._learned(answer)
             case LearnRefused(step, reason):
                 self._learn_failed(step, reason)
+            case FoldAnswer(ticket, refusal):
+                self._folds.popleft()
+                self._order_fold()
+                self.tell(Folded(ticket, Reason(refusal) if refusal else None))
+            case FoldFailed(_, reason):
+                self._folds_lost(reason)
             case Saved(path, digest):
                 self._saved(path, digest)
             case SaveFailed(path, reason):
@@ -189,6 +204,11 @@ class LivePeer:
             case Release(payload):
                 if isinstance(payload.buffer, Slot):
                     self._arena.give_back(payload.buffer)
+            case Fold():
+                self._folds.append(effect)
+                self._has_folded = True
+                if len(self._folds) == 1:
+                    self._order_fold()
             case Learn():
                 self._order_learn(effect)
             case Dial(peer):
@@ -216,8 +236,20 @@ class LivePeer:
 
     # ---- learning -------------------------------------------------------------------------------------------------------
 
+    def _order_fold(self) -> None:
+        if self._folds:
+            fold = self._folds[0]
+            slot = _slot(fold.payload).index
+            self._trainer.order(FoldOrder(fold.ticket, fold.sender, slot, fold.payload.length, fold.weight))
+
+    def _folds_lost(self, reason: str) -> None:
+        self._folds.clear()
+        self._has_folded = False
+        self._journal.incident("fold_failed", reason)
+        self.tell(FoldsLost(reason))
+
     def _order_learn(self, learn: Learn) -> None:
-        self._learn = learn
+        self._learn, self._has_folded = learn, False
         now = self._loop.time()
         start = max(now, self._next_learn)
         self._next_learn = start + self._pace_s
@@ -235,6 +267,7 @@ class LivePeer:
             learn.local_steps,
             learn.evaluate,
             self._outgoing_slot.index,
+            folded=tuple(update.sender for update in learn.folded),
         )
         self._trainer.order(order)
 
@@ -242,12 +275,10 @@ class LivePeer:
         learn, slot = self._learn, self._outgoing_slot
         assert learn is not None and slot is not None and learn.step == answer.step
         self._learn = self._outgoing_slot = None
-        arrived = {update.sender: update for update in learn.arrived}
+        mixed = {update.sender: update for update in learn.mixes}
+        judged = ((mixed[PeerId(sender)], reason) for sender, reason in answer.verdicts)
         verdicts = tuple(
-            Verdict(
-                PeerId(sender), arrived[PeerId(sender)].epoch, arrived[PeerId(sender)].seq, Reason(reason) if reason else None
-            )
-            for sender, reason in answer.verdicts
+            Verdict(update.sender, update.epoch, update.seq, Reason(reason) if reason else None) for update, reason in judged
         )
         outgoing = Outgoing(Payload(answer.length, b"", slot))
         self._trainer.delivered += 1
@@ -266,6 +297,8 @@ class LivePeer:
             self._not_durable(path, "the trainer died")
         if self._learn is not None and self._outgoing_slot is not None:
             self._learn_failed(self._learn.step, "the trainer died")
+        if self._has_folded:
+            self._folds_lost("the trainer died")
         if self._is_leaving and not self.finished.done():
             self._model_written("the trainer died")
 

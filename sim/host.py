@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
+from p2pfl.learning.codec import Refused
 from p2pfl.learning.learner import Computed, Learner, LearnerState, LearningFailed
+from p2pfl.learning.mixer import Folding
 from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.charter import Charter
 from p2pfl.protocol.errors import Reason
@@ -24,6 +26,9 @@ from p2pfl.protocol.events import (
     Effect,
     Event,
     Finished,
+    Fold,
+    Folded,
+    FoldsLost,
     FrameReceived,
     HangUp,
     IdentityConflict,
@@ -50,6 +55,7 @@ from p2pfl.protocol.identity import Identity
 from p2pfl.protocol.ledger import Ledger
 from p2pfl.protocol.peer import Peer
 from p2pfl.protocol.randomness import Choices
+from p2pfl.protocol.room import allotment
 from p2pfl.protocol.round import Plan
 from sim.agenda import Action, Priority
 from sim.entropy import SeededEntropy
@@ -97,6 +103,8 @@ class Host:
         self._durable: tuple[bytes | None, LearnerState] = None, self.state
         self._durable_from = 0.0
         self._pending: tuple[LearnerState, NDArray[np.float32]] | None = None
+        self._folding: Folding | None = None
+        self._folds: deque[Fold] = deque()
         self._opener = Opener(federation.crypto)
         self._planned: float | None = None
         self._paused: deque[Event] | None = None
@@ -124,6 +132,7 @@ class Host:
         self.is_on, self.has_finished = True, False
         self.peer = self._new_peer(restored)
         self._opener, self._pending, self._planned, self._paused = Opener(self._federation.crypto), None, None, None
+        self._folding, self._folds = None, deque()
         self.tell(Started())
 
     def crash(self) -> None:
@@ -172,6 +181,8 @@ class Host:
             boot = founded.boot(self)
             liveness = founded.liveness(self, boot, self.now)
             plan = liveness.plan
+        can_fold = self.learner.can_fold and self._charter.gossip.mode == "rounds"
+        allotted = allotment(max(1, len(plan.senders)), self.learner.update_bytes, can_fold)
         return Peer(
             own=self.id,
             signer=self.signer,
@@ -187,6 +198,8 @@ class Host:
             evaluate_every=world.evaluate_every,
             reader=self._federation.reader,
             liveness=liveness,
+            room=allotted.places if allotted.folds else None,
+            folds=allotted.folds,
         )
 
     # ---- events and effects ---------------------------------------------------------------------------------------------
@@ -235,12 +248,16 @@ class Host:
                 self._federation.link(self, peer)
             case Abandon(ticket):
                 self._opener.abandon(ticket)
+            case Fold():
+                self._folds.append(effect)
+                self._agenda.at(self._agenda.now, self._in_this_life(self._fold_next))
             case Learn():
                 if not self._federation.world.evaluated[self.index]:
                     effect = replace(effect, evaluate=False)
-                self._federation.together.ask(self.index, self.learner, self.state, effect)
+                folding, self._folding = self._folding, None
+                self._federation.together.ask(self.index, self.learner, self.state, effect, folding)
                 due = self._agenda.now + effect.local_steps * self.step_s
-                self._agenda.at(due, partial(self._learn, self.epoch, effect), Priority.LEARNING)
+                self._agenda.at(due, partial(self._learn, self.epoch, effect, folding), Priority.LEARNING)
             case RoundEnded(step, metrics):
                 self._federation.measures.ended(
                     step, self.index, self.mixed, dict(metrics), self.bytes_sent, self.bytes_received
@@ -294,30 +311,45 @@ class Host:
 
         return act
 
-    def _learn(self, epoch: int, learn: Learn) -> None:
+    def _fold_next(self) -> None:
+        """One after the other, as a trainer does; what fails ends them all."""
+        if not self._folds:
+            return None
+        fold, reason = self._folds.popleft(), None
+        try:
+            self._folding = self.learner.fold(self.state, self._folding, fold.sender, fold.payload, fold.weight)
+        except Refused as refused:
+            reason = Reason(refused.reason)
+        except LearningFailed as failure:
+            self._folding = None
+            self._folds.clear()
+            return self.tell(FoldsLost(str(failure)))
+        return self.tell(Folded(fold.ticket, reason))
+
+    def _learn(self, epoch: int, learn: Learn, folding: Folding | None) -> None:
         if self.epoch != epoch or not self.is_on:
             return None
         try:
-            state, computed = self._learned(learn)
+            state, computed = self._learned(learn, folding)
         except LearningFailed as failure:
             return self.tell(LearnFailed(learn.step, str(failure)))
-        by_sender = {arrived.sender: arrived for arrived in learn.arrived}
+        by_sender = {update.sender: update for update in learn.mixes}
         verdicts = tuple(
-            Verdict(arrived.sender, arrived.epoch, arrived.seq, Reason(reason) if reason else None)
+            Verdict(update.sender, update.epoch, update.seq, Reason(reason) if reason else None)
             for sender, reason in computed.verdicts
-            if (arrived := by_sender[PeerId(sender)])
+            if (update := by_sender[PeerId(sender)])
         )
         payload = bytes(computed.payload)
         outgoing = Outgoing(Payload(len(payload), self._federation.crypto.digest(payload), payload))
         self._pending = state, computed.mixed
         return self.tell(Learned(learn.step, (outgoing,), verdicts, computed.metrics))
 
-    def _learned(self, learn: Learn) -> tuple[LearnerState, Computed]:
+    def _learned(self, learn: Learn, folding: Folding | None) -> tuple[LearnerState, Computed]:
         """Together with the others, but for who is in the hands of an attacker."""
         if self._attack.learn is HONEST.learn:
             return self._federation.together.answer(self.index)
         self._federation.together.forget(self.index)
-        return self._attack.learn(self.learner, self.state, learn)
+        return self._attack.learn(self.learner, self.state, learn, folding)
 
 
 def _length(frames: tuple[Sized, ...]) -> int:

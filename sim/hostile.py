@@ -15,6 +15,7 @@ from numpy.random import Generator, Philox
 
 from p2pfl.learning.codec import CODECS, Vector
 from p2pfl.learning.learner import Computed, Learner, LearnerState, data_of
+from p2pfl.learning.mixer import Folding
 from p2pfl.learning.task import Task, TaskPeer
 from p2pfl.protocol import envelope, wire
 from p2pfl.protocol.events import Learn, PeerId
@@ -23,14 +24,16 @@ if TYPE_CHECKING:
     from sim.host import Host
 
 Frames = tuple[Sized, ...]
-Learning = Callable[[Learner, LearnerState, Learn], tuple[LearnerState, Computed]]
+Learning = Callable[[Learner, LearnerState, Learn, Folding | None], tuple[LearnerState, Computed]]
 Sending = Callable[[PeerId, Frames], Iterable[Frames]]
 
 LIE = 1 << 62  # an age or a number of samples that nobody has
 
 
-def _learn_honestly(learner: Learner, state: LearnerState, learn: Learn) -> tuple[LearnerState, Computed]:
-    return learner.learn(state, learn)
+def _learn_honestly(
+    learner: Learner, state: LearnerState, learn: Learn, folding: Folding | None
+) -> tuple[LearnerState, Computed]:
+    return learner.learn(state, learn, folding)
 
 
 def _send_honestly(to: PeerId, frames: Frames) -> Iterable[Frames]:
@@ -68,14 +71,14 @@ def label_flip(host: "Host") -> Attack:
     peer = TaskPeer(host.index, world.peers)
     task = replace(world.task, data=_flipped(world.task))
     learner = Learner(host.id, task, peer, world.training, world.codec, world.limits, world.seed)
-    return Attack(learn=lambda _, state, learn: learner.learn(state, learn))
+    return Attack(learn=lambda _, state, learn, folding: learner.learn(state, learn, folding))
 
 
 def stubborn(host: "Host") -> Attack:
     """Never mixes and never learns: on a connected graph plain gossip ends at its vector."""
 
-    def learn(learner: Learner, state: LearnerState, request: Learn) -> tuple[LearnerState, Computed]:
-        _, computed = learner.learn(state, request)
+    def learn(learner: Learner, state: LearnerState, request: Learn, folding: Folding | None) -> tuple[LearnerState, Computed]:
+        _, computed = learner.learn(state, request, folding)
         payload = CODECS[host.world.codec.kind]().encode(state.vector, {})[0]
         return state, replace(computed, payload=payload, mixed=state.vector)
 
@@ -84,14 +87,14 @@ def stubborn(host: "Host") -> Attack:
 
 def free_rider(host: "Host") -> Attack:
     """Takes the others' models and passes them on, without learning anything."""
-    return Attack(learn=lambda learner, state, learn: learner.learn(state, replace(learn, local_steps=0)))
+    return Attack(learn=lambda learner, state, learn, folding: learner.learn(state, replace(learn, local_steps=0), folding))
 
 
 def _sending_instead(host: "Host", lie: Callable[[Vector], Vector]) -> Learning:
     codec = CODECS[host.world.codec.kind]()
 
-    def learn(learner: Learner, state: LearnerState, request: Learn) -> tuple[LearnerState, Computed]:
-        after, computed = learner.learn(state, request)
+    def learn(learner: Learner, state: LearnerState, request: Learn, folding: Folding | None) -> tuple[LearnerState, Computed]:
+        after, computed = learner.learn(state, request, folding)
         vector, _ = codec.decode(computed.payload, {}, learner.dimension, np.inf)
         return after, replace(computed, payload=codec.encode(lie(vector), {})[0])
 

@@ -95,7 +95,7 @@ class Invariants:
                 if _is_offer(effect.frames):
                     self._check_offer(host, books, effect)
             elif isinstance(effect, Learn):
-                books.learning = [arrived.sender for arrived in effect.arrived]
+                books.learning = [update.sender for update in effect.mixes]
             elif isinstance(effect, Rejected):
                 is_refused = effect.reason in _EARLY
         if isinstance(event, FrameReceived):

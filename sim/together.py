@@ -10,6 +10,7 @@ So that there are few such numbers, where peers learn at times of their own, the
 """
 
 from p2pfl.learning.learner import Computed, Learner, LearnerState, LearningFailed
+from p2pfl.learning.mixer import Folding
 from p2pfl.learning.together import FEW, Assignment, Outcome, learn_one_by_one, learn_together, why_not
 from p2pfl.protocol.events import Learn
 
@@ -28,9 +29,9 @@ class Together:
         self._asked: dict[int, Assignment] = {}
         self._answers: dict[int, Outcome] = {}
 
-    def ask(self, peer: int, learner: Learner, state: LearnerState, learn: Learn) -> None:
+    def ask(self, peer: int, learner: Learner, state: LearnerState, learn: Learn, folding: Folding | None = None) -> None:
         """From now on the answer can be had."""
-        self._asked[peer] = Assignment(learner, state, learn)
+        self._asked[peer] = Assignment(learner, state, learn, folding)
 
     def answer(self, peer: int) -> tuple[LearnerState, Computed]:
         """What came of it, once. Raises `LearningFailed`."""

@@ -21,6 +21,9 @@ from p2pfl.protocol.events import (
     Effect,
     Event,
     Finished,
+    Fold,
+    Folded,
+    FoldsLost,
     FrameReceived,
     Instant,
     Learn,
@@ -66,6 +69,8 @@ class Stage:
     log: list[Event | Effect] = field(default_factory=list)
     inbox: deque[Event] = field(default_factory=deque)
     learning: Learn | None = None
+    sum: float | None = None
+    summed: list[PeerId] = field(default_factory=list)
     _next_value: float = 0.0
     _opening: dict[int, bytes] = field(default_factory=dict)
     _lent: dict[int, Payload] = field(default_factory=dict)
@@ -117,9 +122,11 @@ class Ring:
         edges: Iterable[tuple[int, int]] | None = None,
         seed: int = 7,
         room: int | None = None,
+        folds: bool = False,
     ) -> None:
         self.time = 0.0
         self.room = room
+        self.folds = folds
         self.seed = seed
         self.edges = set(edges) if edges is not None else {(k, (k + d) % n) for k in range(n) for d in (1, -1) if n > 1}
         self.cut: set[tuple[PeerId, PeerId]] = set()
@@ -153,6 +160,7 @@ class Ring:
             entropy=entropy,
             restored=restored,
             room=self.room,
+            folds=self.folds,
         )
 
     def __getitem__(self, k: int) -> Stage:
@@ -175,6 +183,8 @@ class Ring:
         stage = self.stages[k]
         if isinstance(event, Learned | LearnFailed):
             stage.learning = None
+        if isinstance(event, LearnFailed | FoldsLost):
+            stage.sum, stage.summed = None, []
         if isinstance(event, Learned):
             stage.value = stage._next_value
         effects = stage.peer.handle(event, Instant(self.time, 1e9 + self.time))
@@ -206,7 +216,10 @@ class Ring:
         if stage.is_learner_broken:
             self.tell(k, LearnFailed(learn.step, "broken by the test"))
             return
-        mixed, verdicts = stage.value, []
+        assert [update.sender for update in learn.folded] == stage.summed
+        mixed, verdicts = stage.value if stage.sum is None else stage.sum, []
+        stage.sum, stage.summed = None, []
+        verdicts += [Verdict(update.sender, update.epoch, update.seq) for update in learn.folded]
         for arrived in learn.arrived:
             (value,) = struct.unpack("<d", arrived.payload.buffer[:8])
             is_finite = value == value and abs(value) != float("inf")
@@ -249,7 +262,17 @@ class Ring:
         old = self.stages[k]
         peer = self._peer(k, old.identity, boot=old.boot + 1, restored=restored)
         self.stages[k] = replace(
-            old, peer=peer, boot=old.boot + 1, log=[], inbox=deque(), learning=None, _opening={}, _lent={}, _sealing={}
+            old,
+            peer=peer,
+            boot=old.boot + 1,
+            log=[],
+            inbox=deque(),
+            learning=None,
+            sum=None,
+            summed=[],
+            _opening={},
+            _lent={},
+            _sealing={},
         )
         for j, stage in enumerate(self.stages):
             if j != k and any(isinstance(e, Dial) and e.peer == self.ids[k] for e in stage.log):
@@ -276,8 +299,18 @@ class Ring:
                 stage.inbox.append(self._opened(stage, effect))
             case Abandon(ticket):
                 stage._opening.pop(ticket, None)
+            case Fold():
+                stage.inbox.append(self.folded(stage, effect))
             case _:
                 pass
+
+    def folded(self, stage: Stage, fold: Fold) -> Folded:
+        (value,) = struct.unpack("<d", fold.payload.buffer[:8])
+        if value != value or abs(value) == float("inf"):
+            return Folded(fold.ticket, Reason.NON_FINITE)
+        stage.sum = (stage.value if stage.sum is None else stage.sum) + fold.weight * (value - stage.value)
+        stage.summed.append(fold.sender)
+        return Folded(fold.ticket)
 
     def _opened(self, stage: Stage, effect: Open) -> Opened:
         is_last = effect.index == effect.count - 1

@@ -17,7 +17,7 @@ def serve(end: socket.socket) -> None:
         match order_from(channel.receive()):
             case Prepare(data_directory=directory):
                 folder = Path(directory)
-                ready = Ready(b"s" * 32, 8, 1, 1, 2, (), (), (), os.getpid())
+                ready = Ready(b"s" * 32, 8, 1, 1, 2, (), (), (), os.getpid(), True)
                 channel.send(to_message(ready))
             case UseArena():
                 channel.received_fd()

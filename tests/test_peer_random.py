@@ -20,6 +20,9 @@ from p2pfl.protocol.events import (
     Dial,
     Effect,
     Event,
+    Fold,
+    Folded,
+    FoldsLost,
     FrameReceived,
     Learn,
     LinkDown,
@@ -61,6 +64,7 @@ class Storm(Ring):
         self.dialled: set[tuple[int, int]] = set()
         self.disks: dict[int, tuple[bytes, float]] = {}
         self.busy: dict[int, float] = {}
+        self.learners: Counter[int] = Counter()
         self.speed = [draw.choice([0.01, 0.05, 0.3]) for _ in range(n)]
         self.loss, self.doubling = draw.choice([(0.0, 0.0), (0.1, 0.1), (0.3, 0.2)])
         self.delay = draw.choice([0.0, 0.01, 0.2])
@@ -79,6 +83,8 @@ class Storm(Ring):
             values=[float(k) for k in range(n)],
             edges=draw.choice([ring_edges, complete_edges, exponential_edges, star_edges])(n if not is_chunked else 3),
             seed=seed,
+            folds=mode == "rounds" and seed % 3 == 0,
+            room=2 if seed % 6 == 0 else None,
         )
 
     # ---- the world --------------------------------------------------------------------------------------------------
@@ -122,6 +128,12 @@ class Storm(Ring):
                 assert isinstance(answer, Sealed | Opened)
                 self.busy[k] = max(self.busy.get(k, 0.0), self.time + self.draw.uniform(0.0, 0.02))  # one at a time
                 self.event(k, answer, self.busy[k] - self.time)
+            case Fold():
+                super()._carry_out(k, effect)
+                answer = self[k].inbox.pop()
+                assert isinstance(answer, Folded)
+                self.busy[k] = max(self.busy.get(k, 0.0), self.time + self.draw.uniform(0.0, 0.02))
+                self.fold_ends(k, answer, self.busy[k] - self.time)
             case Learn():
                 peer = self[k].peer
                 took = self.speed[k] * self.draw.uniform(0.5, 2.0)
@@ -130,6 +142,18 @@ class Storm(Ring):
                 self.disks[k] = state, self[k].value
             case _:
                 super()._carry_out(k, effect)
+
+    def fold_ends(self, k: int, answer: Folded, delay: float) -> None:
+        """With the answer, or with the end of the learner, which takes all answers that are due later with it."""
+        peer, life = self[k].peer, self.learners[k]
+        is_over = self.time < FAULTS_UNTIL_S and self.draw.random() < 0.05
+
+        def end() -> None:
+            if self[k].peer is peer and k not in self.dead and self.learners[k] == life:
+                self.learners[k] += is_over
+                self.tell(k, FoldsLost("ended by the test") if is_over else answer)
+
+        self.at(delay, end)
 
     def learn_now(self, k: int, peer: object) -> None:
         if self[k].peer is peer and k not in self.dead:
@@ -200,6 +224,8 @@ class Storm(Ring):
             log=[],
             inbox=deque(),
             learning=None,
+            sum=None,
+            summed=[],
             _opening={},
             _lent={},
             _sealing={},
@@ -234,7 +260,8 @@ class Storm(Ring):
         held = Counter(update.sender for update in peer.inbox.slots)
         assert all(count <= 2 for count in held.values())
         assert peer.deadline is None or peer.deadline >= self.time
-        assert peer.state is not State.WAITING or peer.deadline is not None or stage._sealing, "nothing would ever wake it"
+        is_busy = bool(stage._sealing) or (peer._folding is not None and peer._folding.is_under_way)
+        assert peer.state is not State.WAITING or peer.deadline is not None or is_busy, "nothing would ever wake it"
         assert peer.state is not State.LEARNING or stage.learning is not None
         if peer.state is State.WAITING and self.mode == "rounds":
             wait = peer._wait
@@ -250,7 +277,7 @@ class Storm(Ring):
         self.windows[k] = window
         if isinstance(event, FrameReceived) and peer.state is not State.FINISHED:
             self.count_offer(self.ids.index(event.hop), k, event, effects)
-        learn_senders = Counter(arrived.sender for arrived in stage.learning.arrived) if stage.learning else Counter()
+        learn_senders = Counter(update.sender for update in stage.learning.mixes) if stage.learning else Counter()
         for i in range(len(self.stages)):
             counts = peer.ledger.of(self.ids[i])
             known = counts.applied + counts.rejected + counts.superseded + counts.lost
@@ -308,7 +335,7 @@ def run(seed: int) -> Storm:
     return storm
 
 
-SOMETIMES = "Learned LearnFailed LinkUp LinkDown StopRequested Abandon Rejected Persist Release Finished"
+SOMETIMES = "Learned LearnFailed Fold Folded FoldsLost LinkUp LinkDown StopRequested Abandon Rejected Persist Release Finished"
 
 
 @pytest.mark.fault("everything")

@@ -45,8 +45,21 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class FoldOrder:
+    """`protocol.events.Fold` with a slot in place of the payload. Ordered one at a time."""
+
+    ticket: int
+    sender: bytes
+    slot: int
+    length: int
+    weight: float
+    delivered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LearnOrder:
-    """`protocol.events.Learn` with slots in place of payloads: `arrived` are (sender, step, age, slot, length)."""
+    """`protocol.events.Learn` with slots in place of payloads: `arrived` are (sender, step, age, slot, length); `folded` are
+    the senders of what was folded for it before."""
 
     step: int
     arrived: tuple[tuple[bytes, int, int, int, int], ...]
@@ -55,6 +68,7 @@ class LearnOrder:
     evaluate: bool
     outgoing_slot: int
     delivered: int = 0
+    folded: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +90,7 @@ class WriteModel:
 @dataclass(frozen=True, slots=True)
 class Ready:
     """Answers `Prepare`. `layout` are names and shapes in the vector's order; `label_counts` is empty where targets are no
-    classes."""
+    classes. `can_fold`: updates can be mixed one by one."""
 
     schema: bytes
     update_bytes: int
@@ -87,6 +101,7 @@ class Ready:
     labels: tuple[str, ...]
     label_counts: tuple[float, ...]
     pid: int
+    can_fold: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +127,22 @@ class LearnAnswer:
     length: int
     verdicts: tuple[tuple[bytes, str | None], ...]
     metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class FoldAnswer:
+    """It is in the sum, or refused for this reason: the slot is not read any more."""
+
+    ticket: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FoldFailed:
+    """The sum is gone, with all that was in it; the learner's state is what it was."""
+
+    ticket: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +177,14 @@ class ModelWritten:
     failure: str
 
 
-Order = Prepare | UseArena | Load | LearnOrder | Save | WriteModel
-Answer = Ready | Unready | Loaded | LearnAnswer | LearnRefused | Saved | SaveFailed | ModelWritten
+Order = Prepare | UseArena | Load | FoldOrder | LearnOrder | Save | WriteModel
+Answer = Ready | Unready | Loaded | FoldAnswer | FoldFailed | LearnAnswer | LearnRefused | Saved | SaveFailed | ModelWritten
 
 _KINDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(Prepare, UseArena, Load, LearnOrder, Save, WriteModel),
-        *(Ready, Unready, Loaded, LearnAnswer, LearnRefused, Saved, SaveFailed, ModelWritten),
+        *(Prepare, UseArena, Load, FoldOrder, LearnOrder, Save, WriteModel),
+        *(Ready, Unready, Loaded, FoldAnswer, FoldFailed, LearnAnswer, LearnRefused, Saved, SaveFailed, ModelWritten),
     )
 }
 

@@ -17,6 +17,9 @@ from node.training.arena import Arena, Slot
 from node.training.channel import Channel, ChannelClosed
 from node.training.orders import (
     Answer,
+    FoldAnswer,
+    FoldFailed,
+    FoldOrder,
     LearnAnswer,
     LearnOrder,
     LearnRefused,
@@ -37,7 +40,7 @@ from node.training.orders import (
 )
 from p2pfl.failure import Failure
 from p2pfl.protocol.envelope import digest, places
-from p2pfl.protocol.events import Arrived, Learn, Payload, PeerId
+from p2pfl.protocol.events import Arrived, FoldedUpdate, Learn, Payload, PeerId
 from p2pfl.protocol.wire import TAG_BYTES
 
 if TYPE_CHECKING:
@@ -76,6 +79,7 @@ class Trainer:
         self._arena: Arena | None = None
         self._state: Any = None
         self._undelivered: Any = None
+        self._folding: Any = None
         self._answered = 0
         self._layout: tuple[tuple[str, tuple[int, ...]], ...] = ()
         self._record: Record | None = None
@@ -89,6 +93,8 @@ class Trainer:
                 return None
             case Load(path):
                 return self._load(path)
+            case FoldOrder():
+                return self._fold(order)
             case LearnOrder():
                 return self._learn(order)
             case Save(path, delivered):
@@ -123,7 +129,24 @@ class Trainer:
             labels=tuple(map(str, task.labels)),
             label_counts=tuple(map(float, learner.label_counts())),
             pid=os.getpid(),
+            can_fold=learner.can_fold,
         )
+
+    def _fold(self, order: FoldOrder) -> FoldAnswer | FoldFailed:
+        from p2pfl.learning.codec import Refused
+        from p2pfl.learning.learner import LearningFailed
+
+        assert self._arena is not None
+        self._adopt(order.delivered)
+        payload = Payload(order.length, b"", self._arena.slot(order.slot).view[: order.length])
+        try:
+            self._folding = self._learner.fold(self._state, self._folding, order.sender, payload, order.weight)
+        except Refused as refused:
+            return FoldAnswer(order.ticket, refused.reason)
+        except (LearningFailed, MemoryError) as failure:
+            self._folding = None
+            return FoldFailed(order.ticket, str(failure) or type(failure).__name__)
+        return FoldAnswer(order.ticket, None)
 
     def _learn(self, order: LearnOrder) -> LearnAnswer | LearnRefused:
         from p2pfl.learning.learner import LearningFailed
@@ -135,9 +158,11 @@ class Trainer:
             for sender, step, age, slot, length in order.arrived
         )
         weights = {PeerId(peer): weight for peer, weight in order.weights}
+        folded = tuple(FoldedUpdate(PeerId(sender), 0, 0) for sender in order.folded)
+        folding, self._folding = self._folding, None
         try:
             state, computed = self._learner.learn(
-                self._state, Learn(order.step, 0, arrived, weights, order.local_steps, order.evaluate)
+                self._state, Learn(order.step, 0, arrived, weights, order.local_steps, order.evaluate, folded), folding
             )
         except (LearningFailed, MemoryError) as failure:
             return LearnRefused(order.step, str(failure) or type(failure).__name__)

@@ -20,6 +20,7 @@ from node.training.arena import Arena
 from node.training.channel import LoopChannel
 from node.training.orders import (
     Answer,
+    FoldOrder,
     LearnOrder,
     Load,
     Order,
@@ -46,7 +47,7 @@ class TrainerDied:
 
 
 class TrainerProcess:
-    """`on_answer` gets every answer to a `LearnOrder`, `Save` or `WriteModel`, and `TrainerDied`."""
+    """`on_answer` gets every answer to a `FoldOrder`, `LearnOrder`, `Save` or `WriteModel`, and `TrainerDied`."""
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class TrainerProcess:
         self._arena: Arena | None = None
         self._checkpoints: Checkpoints | None = None
         self._restarting: asyncio.Task[None] | None = None
-        self._waiting: LearnOrder | None = None
+        self._waiting: list[FoldOrder | LearnOrder] = []
         self._watch = TrainerWatch(bounds or Bounds())
         self._pid: int | None = None  # of the one that is there now, once it has said so
         self._dying: list[subprocess.Popen[bytes]] = []
@@ -91,13 +92,14 @@ class TrainerProcess:
         self._arena, self._checkpoints = arena, checkpoints
         await self._equipped()
 
-    def order(self, order: LearnOrder | Save | WriteModel) -> None:
-        """A Learn waits for a trainer; the others need what a dead trainer has lost, so they are ordered when one is up."""
+    def order(self, order: FoldOrder | LearnOrder | Save | WriteModel) -> None:
+        """A Fold or a Learn waits for a trainer; the others need what a dead trainer has lost, so they are ordered when one is
+        up."""
         if self.is_up:
             self._send(order)
         else:
-            assert isinstance(order, LearnOrder)
-            self._waiting = order
+            assert isinstance(order, FoldOrder | LearnOrder)
+            self._waiting.append(order)
 
     def check(self, stalled_s: float) -> None:
         """Called now and then: ends a trainer that hangs. `stalled_s` is for how long nobody here could do anything since."""
@@ -153,8 +155,8 @@ class TrainerProcess:
         self.delivered = 0
         assert self.ready is not None
         self._on_ready(self.ready)
-        if self._waiting is not None:
-            order, self._waiting = self._waiting, None
+        waiting, self._waiting = self._waiting, []
+        for order in waiting:
             self._send(order)
 
     async def _ask(self, order: Order) -> Answer:
@@ -168,7 +170,7 @@ class TrainerProcess:
 
     def _send(self, order: Order) -> None:
         assert self._channel is not None
-        if isinstance(order, LearnOrder | Save | WriteModel):
+        if isinstance(order, FoldOrder | LearnOrder | Save | WriteModel):
             order = replace(order, delivered=self.delivered)
         self._watch.ordered(type(order).__name__, self._loop.time())
         self._channel.send(to_message(order))

@@ -5,7 +5,7 @@ still preserves the mean of all peers under a symmetric W, and this is the one p
 itself: a neighbor that sent nothing, or nothing acceptable, simply adds no difference.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from p2pfl.learning.codec import Vector
 
 Aggregator = Callable[[Vector, Vector, Sequence[Vector], Sequence[float]], Vector]
 """(own, Q(own), rows in order of sender id, their weights) -> mixed, a new array."""
+
+Fold = Callable[[Vector, Vector, Vector, float], None]
+"""(mixed so far, Q(own), a row, its weight): adds the row, in place."""
 
 # Own, arrived and result of one tile stay in the second-level cache: 100 MB vectors mix about as fast as memory allows.
 TILE = 32_768
@@ -22,15 +25,32 @@ def weighted_mean(own: Vector, sent: Vector, rows: Sequence[Vector], weights: Se
     """own + sum_j weights[j] (rows[j] - sent); exactly `own` where all rows equal `sent`."""
     mixed = own.copy()
     difference = np.empty(min(TILE, own.size), dtype=np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the result and keeps the old one
-        for start in range(0, own.size, TILE):
-            tile = slice(start, min(start + TILE, own.size))
-            part = difference[: tile.stop - start]
-            for row, weight in zip(rows, weights, strict=True):
-                np.subtract(row[tile], sent[tile], out=part)
-                part *= np.float32(weight)
-                mixed[tile] += part
+    for tile in _tiles(own.size):
+        for row, weight in zip(rows, weights, strict=True):
+            _add_difference(mixed[tile], sent[tile], row[tile], weight, difference)
     return mixed
 
 
+def add_to_mean(mixed: Vector, sent: Vector, row: Vector, weight: float) -> None:
+    """mixed += weight (row - sent), in place. Rows that are added one by one, to a copy of one's own, come to the bytes that
+    `weighted_mean` gives of them in the same order."""
+    difference = np.empty(min(TILE, mixed.size), dtype=np.float32)
+    for tile in _tiles(mixed.size):
+        _add_difference(mixed[tile], sent[tile], row[tile], weight, difference)
+
+
+def _tiles(size: int) -> Iterator[slice]:
+    return (slice(start, min(start + TILE, size)) for start in range(0, size, TILE))
+
+
+def _add_difference(mixed: Vector, sent: Vector, row: Vector, weight: float, difference: Vector) -> None:
+    part = difference[: mixed.size]
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the result and keeps the old one
+        np.subtract(row, sent, out=part)
+        part *= np.float32(weight)
+        mixed += part
+
+
 AGGREGATORS: dict[str, Aggregator] = {"mean": weighted_mean}
+FOLDS: dict[str, Fold] = {"mean": add_to_mean}
+"""Of those that can take rows one by one, as they arrive; the others need all of them at once."""

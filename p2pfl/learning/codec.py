@@ -7,8 +7,8 @@ A codec is a pair of functions with a memory per sender, for codecs that build o
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import isfinite
-from typing import Any
+from math import inf, isfinite
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -34,14 +34,28 @@ class Refused(Exception):
         self.reason = reason
 
 
+class Encode(Protocol):
+    """Raises `Unencodable`."""
+
+    def __call__(self, vector: Vector, memory: Memory, within: float = inf) -> tuple[Bytes, Memory]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """`encode(vector, memory) -> (payload, memory)`; `decode(payload, memory, dimension, max_abs) -> (vector, memory)`, which
-    raises `Refused`; `payload_bytes(dimension)` is the exact length of every payload."""
+    """`encode(vector, memory, within) -> (payload, memory)`, where all of the vector is known to be `within` of 0;
+    `decode(payload, memory, dimension, max_abs) -> (vector, memory)`, which raises `Refused`; `payload_bytes(dimension)` is the
+    exact length of every payload.
 
-    encode: Callable[[Vector, Memory], tuple[Bytes, Memory]]
+    value_bytes: of each value, encoded by itself, so that a part of a payload is the payload of a part. largest: over which
+    `encode` refuses a value. is_exact: what is decoded is what was encoded, to the bit.
+    """
+
+    encode: Encode
     decode: Callable[[object, Memory, int, float], tuple[Vector, Memory]]
     payload_bytes: Callable[[int], int]
+    value_bytes: int
+    largest: float
+    is_exact: bool
 
 
 def dense() -> Codec:
@@ -67,8 +81,8 @@ def round_trip(codec: Codec, vector: Vector, memory: Memory) -> Vector:
 def _plain(wire: np.dtype[np.floating]) -> Codec:
     largest = float(np.finfo(wire).max)
 
-    def encode(vector: Vector, memory: Memory) -> tuple[Bytes, Memory]:
-        if not is_within(vector, largest):
+    def encode(vector: Vector, memory: Memory, within: float = inf) -> tuple[Bytes, Memory]:
+        if within > largest and not is_within(vector, largest):
             bound = largest_magnitude(vector)
             raise Unencodable(f"a value of {bound:g} does not fit {wire.name}, which ends at {largest:g}")
         return _converted(vector, wire).view(np.uint8), memory
@@ -82,7 +96,8 @@ def _plain(wire: np.dtype[np.floating]) -> Codec:
             raise Refused("too_large" if np.isfinite(largest_magnitude(vector)) else "non_finite")
         return vector, memory
 
-    return Codec(encode, decode, lambda dimension: dimension * wire.itemsize)
+    is_exact = wire.itemsize == np.dtype(np.float32).itemsize
+    return Codec(encode, decode, lambda dimension: dimension * wire.itemsize, wire.itemsize, largest, is_exact)
 
 
 def _converted(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

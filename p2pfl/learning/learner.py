@@ -1,6 +1,7 @@
 """Carries out one `Learn`: decode what arrived, mix, evaluate, train, encode. Takes a state and returns the next one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -10,12 +11,12 @@ from numpy.typing import NDArray
 
 from p2pfl.failure import Failure
 from p2pfl.learning import minibatch
-from p2pfl.learning.aggregation import AGGREGATORS
 from p2pfl.learning.algorithms import ALGORITHMS
-from p2pfl.learning.codec import CODECS, Bytes, Memory, Refused, Unencodable, Vector, is_within, largest_magnitude, round_trip
+from p2pfl.learning.codec import CODECS, Bytes, Memory, Unencodable, Vector, is_within, largest_magnitude
 from p2pfl.learning.data.tensors import Pair, as_tensors
 from p2pfl.learning.evaluation import measure
 from p2pfl.learning.local import descend, no_momentum
+from p2pfl.learning.mixer import ArrivedUpdate, Folding, Handle, Mixer, Verdicts
 from p2pfl.learning.parameters import Model
 from p2pfl.learning.streams import torch_seed
 from p2pfl.learning.task import Task, TaskPeer
@@ -29,20 +30,11 @@ class LearningFailed(Exception):
     """Nothing came of a `Learn`, and the state is what it was. The message is for people."""
 
 
-class Handle(Protocol):
-    """The payload of an arrived update, as a peer knows it."""
-
-    @property
-    def buffer(self) -> object: ...
-
-
-class ArrivedUpdate(Protocol):
-    """What is read of `protocol.events.Arrived`."""
+class FoldedUpdate(Protocol):
+    """What is read of `protocol.events.FoldedUpdate`."""
 
     @property
     def sender(self) -> bytes: ...
-    @property
-    def payload(self) -> Handle: ...
 
 
 class LearnRequest(Protocol):
@@ -58,6 +50,8 @@ class LearnRequest(Protocol):
     def local_steps(self) -> int: ...
     @property
     def evaluate(self) -> bool: ...
+    @property
+    def folded(self) -> Sequence["FoldedUpdate"]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +72,14 @@ class Computed:
     """What one `Learn` gave.
 
     payload: the trained vector, encoded; not to be written to, because it may share memory with the state.
-    verdicts: (sender, None where it was applied, else a value of `protocol.errors.Reason`), in the order of arrival.
+    verdicts: (sender, None where it was applied, else a value of `protocol.errors.Reason`), in the order of arrival, those
+    that were folded before last.
     metrics: "accuracy" and "loss" of the mixed vector where asked for, "train_loss" where trained.
     mixed: float32 [D], after the mix and before the training.
     """
 
     payload: Bytes
-    verdicts: tuple[tuple[bytes, str | None], ...]
+    verdicts: Verdicts
     metrics: Mapping[str, float]
     mixed: Vector
 
@@ -94,7 +89,7 @@ class Begun:
     """A `Learn` between mixing and training: the state with the mixed vector, and the verdicts on what arrived."""
 
     state: LearnerState
-    verdicts: tuple[tuple[bytes, str | None], ...]
+    verdicts: Verdicts
 
 
 class Learner:
@@ -124,6 +119,8 @@ class Learner:
         self._codec = CODECS[codec.kind]()
         self._labels = tuple(task.labels)
         self.dimension = self.model.layout.dimension
+        self._mixer = Mixer(AGGREGATOR, self._codec, self.dimension, limits.max_abs)
+        self.can_fold = self._mixer.can_fold
         self.samples = len(self.train[1])
         self.local_steps = minibatch.steps_per_round(training, self.samples)
         self.update_bytes = self._codec.payload_bytes(self.dimension)
@@ -138,9 +135,18 @@ class Learner:
         vector = ALGORITHMS[ALGORITHM].init(self.model.first_of(self._peer.index, self.training.initial).numpy())
         return LearnerState(vector, no_momentum(self.model, self.training).numpy(), _arrays(self.model.local), {})
 
-    def learn(self, state: LearnerState, request: LearnRequest) -> tuple[LearnerState, Computed]:
-        """Raises `LearningFailed` where the task's own code raises, and rather than let out what its readers must refuse."""
-        begun = self.begin(state, request)
+    def fold(self, state: LearnerState, folding: Folding | None, sender: bytes, payload: Handle, weight: float) -> Folding:
+        """Add one update to the mix before its `Learn` begins, so that its memory is free; None begins one. Raises `Refused`,
+        and then nothing has changed, or `LearningFailed`."""
+        with _encodable():
+            return self._mixer.fold(state.vector, state.codec, folding, sender, payload, weight)
+
+    def learn(
+        self, state: LearnerState, request: LearnRequest, folding: Folding | None = None
+    ) -> tuple[LearnerState, Computed]:
+        """`folding` holds what the request calls folded. Raises `LearningFailed` where the task's own code raises, and rather
+        than let out what its readers must refuse."""
+        begun = self.begin(state, request, folding)
         metrics = self.measured(begun) if request.evaluate else {}
         after = begun.state
         if request.local_steps:
@@ -154,10 +160,12 @@ class Learner:
             after = replace(after, vector=vector)
         return self.finish(begun, after, metrics)
 
-    def begin(self, state: LearnerState, request: LearnRequest) -> Begun:
+    def begin(self, state: LearnerState, request: LearnRequest, folding: Folding | None = None) -> Begun:
         """Decode what arrived and mix. Raises `LearningFailed`."""
-        arrived = {update.sender: self._decoded(update, state) for update in request.arrived}
-        mixed, verdicts = self._mixed(state, arrived, request.weights)
+        if tuple(update.sender for update in request.folded) != (folding.senders if folding is not None else ()):
+            raise LearningFailed("what was folded before is not here any more")
+        with _encodable():
+            mixed, verdicts = self._mixer.mix(state.vector, state.codec, request.arrived, request.weights, folding)
         mixed = ALGORITHMS[ALGORITHM].combine(state.vector, mixed)
         return Begun(LearnerState(mixed, state.momentum, state.local, state.codec), verdicts)
 
@@ -178,29 +186,6 @@ class Learner:
         payload, memory = self._encoded(ALGORITHMS[ALGORITHM].outgoing(after.vector), after)
         return replace(after, codec=memory), Computed(payload, begun.verdicts, metrics, begun.state.vector)
 
-    def _decoded(self, update: ArrivedUpdate, state: LearnerState) -> Vector | Refused:
-        try:
-            return self._codec.decode(update.payload.buffer, state.codec, self.dimension, self._limits.max_abs)[0]
-        except Refused as refused:
-            return refused
-
-    def _mixed(
-        self, state: LearnerState, arrived: Mapping[bytes, Vector | Refused], weights: Mapping[Any, float]
-    ) -> tuple[Vector, tuple[tuple[bytes, str | None], ...]]:
-        rows = {sender: row for sender, row in sorted(arrived.items()) if not isinstance(row, Refused)}
-        verdicts = {sender: row.reason if isinstance(row, Refused) else None for sender, row in arrived.items()}
-        if not rows:
-            return state.vector.copy(), tuple(verdicts.items())
-        try:
-            own = round_trip(self._codec, state.vector, state.codec)
-        except Unencodable as error:
-            raise LearningFailed(f"the model to mix with can't be encoded: {error}") from error
-        mixed = AGGREGATORS[AGGREGATOR](state.vector, own, list(rows.values()), [weights[sender] for sender in rows])
-        if not is_within(mixed, self._limits.max_abs):
-            # Each was within bounds and their sum is not: keep the old vector. Nobody's update was used, so nobody's counts.
-            mixed, verdicts = state.vector, verdicts | dict.fromkeys(rows, "too_large")
-        return mixed, tuple(verdicts.items())
-
     def _descended(self, vector: Vector, state: LearnerState, request: LearnRequest) -> tuple[LearnerState, float]:
         inputs, targets = self.train
         batches = ((inputs[batch], targets[batch]) for batch in torch.from_numpy(self.rows(request)))
@@ -217,9 +202,17 @@ class Learner:
             bound = largest_magnitude(vector)
             raise LearningFailed(f"training diverged: a parameter of {bound:g} is over max_abs = {self._limits.max_abs:g}")
         try:
-            return self._codec.encode(vector, state.codec)
+            return self._codec.encode(vector, state.codec, self._limits.max_abs)
         except Unencodable as error:
             raise LearningFailed(f"training diverged: {error}") from error
+
+
+@contextmanager
+def _encodable() -> Iterator[None]:
+    try:
+        yield
+    except Unencodable as error:
+        raise LearningFailed(f"the model to mix with can't be encoded: {error}") from error
 
 
 def data_of(task: Task, peer: TaskPeer) -> tuple[Pair, Pair]:

@@ -16,6 +16,7 @@ from p2pfl.learning.data.tensors import Pair
 from p2pfl.learning.evaluation import measure_together
 from p2pfl.learning.learner import ALGORITHM, Begun, Computed, Learner, LearnerState, LearningFailed, LearnRequest
 from p2pfl.learning.local import UNDER_VMAP, Stacks, descend_together, why_not_together
+from p2pfl.learning.mixer import Folding
 
 FEW = 4  # up to so many, vmap's overhead is more than the work of one after the other
 BLOCK = 512  # learners of one vmap call: enough to make its overhead small, few enough to stay in the last cache
@@ -24,11 +25,12 @@ MEASURED = 64  # learners that are evaluated at once: a bound on the memory of t
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A learner, its state, and what it is asked."""
+    """A learner, its state, what it is asked, and what was folded for that before."""
 
     learner: Learner
     state: LearnerState
     request: LearnRequest
+    folding: Folding | None = None
 
 
 Outcome = tuple[LearnerState, Computed] | LearningFailed
@@ -55,14 +57,14 @@ def learn_one_by_one(assignments: Sequence[Assignment]) -> list[Outcome]:
 
 def _alone(one: Assignment) -> Outcome:
     try:
-        return one.learner.learn(one.state, one.request)
+        return one.learner.learn(one.state, one.request, one.folding)
     except LearningFailed as failure:
         return failure
 
 
 def _block(block: Sequence[Assignment]) -> list[Outcome]:
     try:
-        begun = [one.learner.begin(one.state, one.request) for one in block]
+        begun = [one.learner.begin(one.state, one.request, one.folding) for one in block]
         metrics = _measured(block, begun)
         after = _descended(block, begun, metrics)
     except (*UNDER_VMAP, LearningFailed):  # by one of them: one by one it is only that one's failure

@@ -51,6 +51,15 @@ class Arrived:
 
 
 @dataclass(frozen=True, slots=True)
+class FoldedUpdate:
+    """An update that `Fold` has added to the mix already; its payload was released."""
+
+    sender: PeerId
+    epoch: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class Outgoing:
     """An encoded vector for others to read. `readers` None means everyone that this round's plan sends to."""
 
@@ -135,6 +144,22 @@ class LearnFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Folded:
+    """Answers `Fold`: the payload is not needed any more. With a `reason` its content was refused, and nothing was added."""
+
+    ticket: int
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoldsLost:
+    """All that was folded since the last `Learn` is gone, with the learner that had it; what was not answered yet never will
+    be. `reason` is for people."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeadlineReached:
     """`peer.deadline` has come."""
 
@@ -184,6 +209,8 @@ Event = (
     | Opened
     | Learned
     | LearnFailed
+    | Folded
+    | FoldsLost
     | DeadlineReached
     | StopRequested
     | OfMembership
@@ -279,11 +306,24 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Fold:
+    """Add `weight` times the difference that this update makes to the mix of the next `Learn`, now, so that its memory is free
+    before that begins. `step` is of the update. Answered by `Folded`, or by `FoldsLost`."""
+
+    ticket: int
+    step: int
+    sender: PeerId
+    payload: Payload
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class Learn:
     """Decode what arrived, mix, evaluate, train `local_steps`, encode. One at a time. Answered by `Learned` or `LearnFailed`.
 
     `weights` names the sender of every arrived update and the peer itself; they sum to at most 1, and what is missing
-    (nobody to send it, or refused content) goes to the peer itself, in `learning.aggregation`.
+    (nobody to send it, or refused content) goes to the peer itself, in `learning.aggregation`. `folded` is what this mix
+    consists of already, in the order of its `Fold`s; whoever has not all of it answers `LearnFailed`.
     """
 
     step: int
@@ -292,6 +332,12 @@ class Learn:
     weights: Mapping[PeerId, float]
     local_steps: int
     evaluate: bool
+    folded: tuple[FoldedUpdate, ...] = ()
+
+    @property
+    def mixes(self) -> tuple[Arrived | FoldedUpdate, ...]:
+        """Every update that it is about."""
+        return *self.arrived, *self.folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +383,7 @@ Effect = (
     | Open
     | Abandon
     | Release
+    | Fold
     | Learn
     | Persist
     | Rejected

@@ -51,6 +51,7 @@ class Inbox:
         self.is_new = False  # a newcomer has mixed nothing yet, and takes an update of whatever step its neighbors are in
         self._mixing: list[int] = []  # tickets of what was taken, until its Learn is over
         self.slots = Slots(rules.staleness if rules.mode == "rounds" else None)
+        self.now = 0.0  # monotonic, of the event under way
 
     def offered(
         self, hop: PeerId, offer: wire.Offer, body: Sized | None, is_expected: Callable[[PeerId, int], bool]
@@ -78,7 +79,7 @@ class Inbox:
         effects = self.let_go(displaced) if displaced is not None else []
         self._opening[update.ticket] = update
         if body is None:
-            return [*effects, *self._grant()]
+            return [*effects, *self.grant()]
         update.credited = 1
         return [*effects, *self._open(update, 0, body)]
 
@@ -110,7 +111,7 @@ class Inbox:
 
     def credit_again(self, peer: PeerId) -> list[Effect]:
         """The link to this peer is new; credit on the old one may be lost, and to say it twice is harmless."""
-        return [self._say_credit(u) for u in self.slots if u.sender == peer and u.payload is None and u.credited]
+        return [self._say_credit(u) for u in self.slots if u.sender == peer and not u.is_whole and u.credited]
 
     def take(self) -> tuple[list[Arriving], list[Effect]]:
         """All that is whole and may be mixed this round. What of the rest brought nothing since the last mix, while others wait
@@ -122,16 +123,32 @@ class Inbox:
         for update in [u for u in self._opening.values() if self._room.has(u)]:
             if is_short and update.received == update.received_before:
                 self._ledger.of(update.sender).lost += 1
-                effects += [*self._forget(update), Abandon(update.ticket)]
+                effects += [*self.drop(update), Abandon(update.ticket)]
             update.received_before = update.received
-        return taken, [*effects, *self._grant()]
+        return taken, [*effects, *self.grant()]
 
     def mixed(self) -> list[Effect]:
         """The Learn that got what was taken is over, and its memory free."""
         for ticket in self._mixing:
             self._room.leave(ticket)
         self._mixing = []
-        return self._grant()
+        return self.grant()
+
+    def make_room(self, update: Arriving) -> list[Effect]:
+        """Its memory is free already."""
+        self._room.leave(update.ticket)
+        return self.grant()
+
+    def drop(self, update: Arriving) -> list[Effect]:
+        """Forget it; whoever says so has booked what became of it."""
+        self._opening.pop(update.ticket, None)
+        self.slots.remove(update)
+        return self.make_room(update)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `grant` is worth another call, whatever happens until then."""
+        return self._room.next_turn_at(self.now) if self._is_anybody_waiting() else None
 
     def let_go(self, update: Arriving) -> list[Effect]:
         """A newer update took its place, or its round is over."""
@@ -139,7 +156,7 @@ class Inbox:
         self._opening.pop(update.ticket, None)
         self._room.leave(update.ticket)
         gone = Release(update.payload) if update.payload is not None else Abandon(update.ticket)
-        return [gone, *self._grant()]
+        return [gone, *self.grant()]
 
     def forget(self, gone: Collection[PeerId]) -> None:
         """They are no members any more, and nothing of theirs is held."""
@@ -205,10 +222,10 @@ class Inbox:
         partial.header, partial.is_resumed = header, True
         return [self._say_credit(partial)]
 
-    def _grant(self) -> list[Effect]:
+    def grant(self) -> list[Effect]:
         """Credit the first chunks of whoever gets a place."""
         effects: list[Effect] = []
-        while self._is_anybody_waiting() and (update := self._room.next(self.slots, self.slots.is_later)) is not None:
+        while self._is_anybody_waiting() and (update := self._room.next(self.slots, self.now)) is not None:
             effects.append(self._credit(update, 0))
         return effects
 
@@ -234,11 +251,5 @@ class Inbox:
     def _refuse(self, update: Arriving, reason: Reason) -> list[Effect]:
         self._ledger.of(update.sender).rejected += 1
         self._ledger.reasons[update.sender, reason] += 1
-        granted = self._forget(update)
+        granted = self.drop(update)
         return [Abandon(update.ticket), Rejected(reason, update.sender), *granted]
-
-    def _forget(self, update: Arriving) -> list[Effect]:
-        self._opening.pop(update.ticket, None)
-        self.slots.remove(update)
-        self._room.leave(update.ticket)
-        return self._grant()

@@ -14,6 +14,8 @@ from p2pfl.protocol.events import (
     Dial,
     DialRefused,
     Event,
+    Folded,
+    FoldsLost,
     FrameReceived,
     HangUp,
     Instant,
@@ -85,7 +87,7 @@ class Liveness:
         match event:
             case FrameReceived(peer):
                 return membership.heard(now, peer)
-            case Sealed() | Opened() | Learned() | StopRequested():
+            case Sealed() | Opened() | Folded() | Learned() | StopRequested():
                 return []
             case DeadlineReached():
                 return membership.tick(now) if now.monotonic >= membership.deadline else []
@@ -97,7 +99,7 @@ class Liveness:
                 return membership.link_down(now, peer)
             case DialRefused(peer):
                 return membership.dial_refused(now, peer)
-            case LearnFailed() | Strained():
+            case LearnFailed() | FoldsLost() | Strained():
                 return membership.strained(now)
             case Suspended():
                 return membership.suspended(now)

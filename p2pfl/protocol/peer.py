@@ -31,6 +31,9 @@ from p2pfl.protocol.events import (
     Effect,
     Event,
     Finished,
+    Folded,
+    FoldedUpdate,
+    FoldsLost,
     FrameReceived,
     Greet,
     Instant,
@@ -53,6 +56,7 @@ from p2pfl.protocol.events import (
     Started,
     StopRequested,
 )
+from p2pfl.protocol.folding import Folding
 from p2pfl.protocol.inbox import Inbox
 from p2pfl.protocol.ledger import Ledger
 from p2pfl.protocol.liveness import Liveness
@@ -64,6 +68,8 @@ from p2pfl.protocol.round import Plan, age_weights, newcomer_weights
 from p2pfl.protocol.setbacks import Setbacks
 from p2pfl.protocol.wait import Wait
 from p2pfl.protocol.window import ReplayWindow
+
+TURN = 0.25  # of the ceiling of a wait: how long one neighbor may keep others from bringing theirs, where they take turns
 
 
 class State(Enum):
@@ -96,12 +102,16 @@ class Peer:
         room: int | None = None,
         reader: wire.Reader = wire.READER,
         liveness: Liveness | None = None,
+        folds: bool = False,
     ) -> None:
         """`members` may change while the peer lives; who is not in it now is a stranger. `restored` is the newest
         `Persist.state` of an earlier life; the learner must have been restored with it. `evaluate_every` is how many rounds lie
         between evaluations; the first and the last are always evaluated. `room` is how many long updates of others may take
         memory at once; None for all that may come. `reader` may remember what other peers of an engine were sent.
-        With `liveness`, `plan` is its plan now, and the peer follows it."""
+        With `liveness`, `plan` is its plan now, and the peer follows it. With `folds` updates take turns, and each is mixed as
+        it comes: the learner must be able to, and there must be rounds."""
+        if folds and charter.gossip.mode != "rounds":
+            raise ValueError("what is merged by age is merged in the order of ids, all at once")
         self.own = own
         self.ledger = Ledger()
         self.state = State.IDLE
@@ -127,9 +137,10 @@ class Peer:
             self._restore(restored)
         self._neighbors = Neighbors()
         self._allowances = Allowances(Allowance())
-        places = Room(room, lambda: len(self._plan.senders))
+        places = Room(room, lambda: len(self._plan.senders), self._rules.ceiling_s * TURN if folds else None)
         self.inbox = Inbox(own, signer, charter, self._window, self.ledger, self._neighbors, places, reader)
         self.inbox.slots.advance(self.step)
+        self._folding = Folding(self.inbox, self.ledger) if folds else None
         self._departed = Departed(members, self.ledger, self._neighbors, self._window, self.inbox)
         self._outbox = Outbox(own, samples, signer, charter, boot, entropy)
         self._tickets = count(1)
@@ -140,9 +151,10 @@ class Peer:
     @property
     def deadline(self) -> float | None:
         """The next monotonic moment it wants `DeadlineReached`."""
-        if self.liveness is None or self.state is State.FINISHED:
+        if self.state is State.FINISHED:
             return self._due
-        return self.liveness.deadline if self._due is None else min(self._due, self.liveness.deadline)
+        live = None if self.liveness is None else self.liveness.deadline
+        return min((due for due in (self._due, self.inbox.deadline, live) if due is not None), default=None)
 
     @property
     def neighbors(self) -> Neighbors:
@@ -157,6 +169,7 @@ class Peer:
         """What follows from one event. Costs as much as a header, never as much as a model."""
         if self.state is State.FINISHED:
             return self._release_the_rest(event)
+        self.inbox.now = now.monotonic
         effects = self._handle(event, now)
         if self.liveness is not None:
             effects += self._follow(self.liveness.told(event, now), now)
@@ -184,8 +197,10 @@ class Peer:
                 return self._learned(event, now)
             case LearnFailed():
                 return self._learn_failed(now)
+            case Folded() | FoldsLost():
+                return self._folded(event, now)
             case DeadlineReached():
-                return self._deadline_reached(now)
+                return [*self.inbox.grant(), *self._deadline_reached(now)]
             case StopRequested():
                 return self._stop(now)
             case _ if isinstance(event, OfMembership):
@@ -205,7 +220,12 @@ class Peer:
         return [*dials, *self._begin_learning((), {self.own: 1.0}, local_steps, self.age)]
 
     def _begin_learning(
-        self, arrived: tuple[Arrived, ...], weights: Mapping[PeerId, float], local_steps: int, mixed_age: int
+        self,
+        arrived: tuple[Arrived, ...],
+        weights: Mapping[PeerId, float],
+        local_steps: int,
+        mixed_age: int,
+        folded: tuple[FoldedUpdate, ...] = (),
     ) -> list[Effect]:
         self.state, self._due, self._mixed_age = State.LEARNING, None, mixed_age
         self._learn = Learn(
@@ -215,6 +235,7 @@ class Peer:
             weights=weights,
             local_steps=0 if self._is_last(self.step) else local_steps,
             evaluate=self.step % self._evaluate_every == 0 or self._is_last(self.step),
+            folded=folded,
         )
         return [self._learn]
 
@@ -229,7 +250,7 @@ class Peer:
         effects += self.inbox.mixed()
         applied, refused = self.ledger.judged(event.verdicts)
         effects += refused
-        present = {arrived.sender for arrived in learn.arrived}
+        present = {update.sender for update in learn.mixes}
         missing = tuple(peer for peer in sorted(learn.weights) if peer != self.own and peer not in present)
         effects.append(RoundEnded(event.step, event.metrics, self._wait.seconds, applied, missing))
         if self._is_last(event.step):
@@ -259,7 +280,18 @@ class Peer:
             self._due = self._wait.begin_period(now.monotonic, period_s)
         else:
             self._due = self._wait.begin(now.monotonic, least=self._setbacks.penance_s)
-        return self._greet_the_silent() + self._end_wait_if_over(now)
+        return [*self._greet_the_silent(), *self._fold(), *self._end_wait_if_over(now)]
+
+    def _fold(self) -> list[Effect]:
+        """Add to the mix that is to come what is whole. Not before the model that it is mixed with counts."""
+        if self._folding is None or self.state is not State.WAITING:
+            return []
+        return self._folding.begin(self._plan(self.step).weights)
+
+    def _folded(self, event: Folded | FoldsLost, now: Instant) -> list[Effect]:
+        assert self._folding is not None, "an answer to a Fold that nobody asked for"
+        effects = self._folding.folded(event) if isinstance(event, Folded) else self._folding.lost()
+        return effects + self._end_wait_if_over(now)
 
     def _greet_the_silent(self) -> list[Effect]:
         """A hello may be lost like any message; ask again those who are linked and have not answered."""
@@ -267,8 +299,8 @@ class Peer:
 
     def _end_wait_if_over(self, now: Instant) -> list[Effect]:
         """A wait ends at its deadline, or when everything is here; never before one's own update is sealed, so that at most one
-        is under way to the sealer, however slow that is."""
-        if self.state is not State.WAITING or self._outbox.is_sealing:
+        is under way to the sealer, however slow that is, nor while anything is being folded."""
+        if self.state is not State.WAITING or self._outbox.is_sealing or (self._folding and self._folding.is_under_way):
             return []
         is_overdue = self._due is None or now.monotonic >= self._due
         return self._mix(now) if is_overdue or self._wait.is_complete(now.monotonic) else []
@@ -278,22 +310,27 @@ class Peer:
         effects: list[Effect] = []
         self._wait.end(now.monotonic)
         round = self.step
-        if self._rules.mode == "rounds":
+        if self._rules.mode == "rounds" and not (self._folding and self._folding.is_begun):
             effects += self._go_on_to(self._wait.round_to_join(self.inbox.is_new))
         weights, age = self._plan(self.step).weights, self.age
+        folded: tuple[FoldedUpdate, ...] = ()
+        if self._folding is not None:
+            weights = self._folding.weights or weights
+            folded = self._folding.end()
         taken, freed = self.inbox.take()
         effects += freed
         if self._rules.mode == "async":
             ages = {update.sender: update.header.age for update in taken}
             weights, age = age_weights(self.own, self.age, ages, self._rules.age_cap)
+        taken = [update for update in taken if not update.is_folded]
         arrived = tuple(update.arrived() for update in taken if update.sender in weights)
-        if self.inbox.is_new and arrived:
+        if self.inbox.is_new and (arrived or folded):
             self.inbox.is_new = False
             if self.step > round:
                 weights = newcomer_weights(self.own, weights, [one.sender for one in arrived])
         unnamed = [effect for update in taken if update.sender not in weights for effect in self.inbox.let_go(update)]
         effects += [*unnamed, *self._go_on_to(self.step + 1)]
-        return effects + self._begin_learning(arrived, weights, self._local_steps, age)
+        return effects + self._begin_learning(arrived, weights, self._local_steps, age, folded)
 
     def _go_on_to(self, step: int) -> list[Effect]:
         """Be in this round; nothing follows where that is the present one."""
@@ -396,7 +433,7 @@ class Peer:
 
     def _opened(self, event: Opened, now: Instant) -> list[Effect]:
         sender, effects = self.inbox.opened(event, now.monotonic)
-        return effects if sender is None else effects + self._look_again(sender, now)
+        return effects if sender is None else [*effects, *self._fold(), *self._look_again(sender, now)]
 
     def _sealed(self, event: Sealed, now: Instant) -> list[Effect]:
         update, effects = self._outbox.sealed(event)
@@ -487,8 +524,8 @@ class Peer:
         learn, self._learn = self._learn, None
         if learn is None:
             raise AssertionError("an answer to a Learn that nobody asked for")
-        for arrived in learn.arrived:
-            self.ledger.of(arrived.sender).lost += 1
+        for update in learn.mixes:
+            self.ledger.of(update.sender).lost += 1
         return [*(Release(arrived.payload) for arrived in learn.arrived), *self.inbox.mixed()]
 
     # ---- what outlives the process --------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ class Slots:
                 return False
         if self._belongs_to_later(header):
             held = pair.later
-        elif self._is_too_old(header) or header.step <= pair.settled:
+        elif self._is_too_old(header) or pair.settled >= self.round:
             return False
         else:
             held = pair.current

@@ -111,7 +111,7 @@ class Wait:
         began = None if update is None else self._beginning_of(update.header.step)
         if update is None or began is None:
             return self._too_late.get(peer)
-        if update.payload is not None:
+        if update.is_whole:
             return update.whole_at - began
         return 2 * (now - began) if self._neighbors.of(peer).is_ready else None
 
@@ -165,7 +165,7 @@ class Wait:
     @staticmethod
     def _is_coming(later: Arriving | None) -> bool:
         """Whether an update of a later round is on its way; one that waits for a place is not."""
-        return later is not None and later.payload is None and bool(later.credited)
+        return later is not None and not later.is_whole and bool(later.credited)
 
     def _has_this_round(self) -> bool:
         """Whether anybody's update of this very round is here, or on its way."""
@@ -174,9 +174,11 @@ class Wait:
 
     def _is_awaited(self, peer: PeerId, neighbor: Neighbor) -> bool:
         """Whether this round's update of a neighbor can still come, and is not here."""
+        if self._slots.is_settled(peer):
+            return False
         update = self._slots.current(peer)
         if update is not None and update.header.step == self._slots.round:
-            return update.payload is None and (update.is_here or neighbor.is_ready)
+            return not update.is_whole and (update.is_here or neighbor.is_ready)
         return neighbor.is_ready and not neighbor.is_parted and self._slots.later(peer) is None
 
     def _is_cut_off(self) -> bool:

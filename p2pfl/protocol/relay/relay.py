@@ -16,6 +16,8 @@ from p2pfl.protocol.events import (
     DialRefused,
     Event,
     Finished,
+    Folded,
+    FoldsLost,
     FrameReceived,
     Greet,
     HangUp,
@@ -106,7 +108,7 @@ class Relay:
                 self.forwarder.unlinked(peer)
             case StopRequested():
                 return self._stop(now)
-            case Learned() | LearnFailed() | Sealed() | Opened():
+            case Learned() | LearnFailed() | Folded() | FoldsLost() | Sealed() | Opened():
                 raise AssertionError("nobody asks a relay to compute")
             case DeadlineReached() | DialRefused() | Strained() | Suspended() | RegistryChanged() | Revocation():
                 pass
