@@ -32,17 +32,20 @@ class Neighborhood:
         self._own, self._seed = own, seed
         self._is_relay, self._is_hidden = is_relay, is_hidden
         self._watch_seed = int.from_bytes(network_id[:8], "big")  # the same under every charter
-        self._kind = str(topology.get("overlay", "random_regular"))
-        self._degree = int(topology.get("degree", 4))
-        try:
-            self.plan_of((own,))
-        except TopologyError as error:
-            raise Failure("bad_charter", f"The charter's graph can't be: {error.message}", error.hint) from None
-
-    @property
-    def most(self) -> int:
+        self._kind, self._degree = _graph(topology)
+        self._check()
+        self.most = _most(self._kind, self._degree)
         """How many there are at most."""
-        return {"ring": 2, "random_regular": self._degree + 1, "exponential": FINGERS_MAX}.get(self._kind, MEMBERS_MAX)
+
+    def amend(self, topology: Mapping[str, Any]) -> bool:
+        """Whether this is the graph from now on: one of more neighbors needs more memory than was laid out for `most`. Raises
+        `Failure` as at first."""
+        kind, degree = _graph(topology)
+        if _most(kind, degree) > self.most:
+            return False
+        self._kind, self._degree = kind, degree
+        self._check()
+        return True
 
     def plan_of(self, live: tuple[PeerId, ...]) -> Plan:
         """With whom to gossip models. A relay does with nobody; near to it are those that it may have to carry for."""
@@ -64,3 +67,17 @@ class Neighborhood:
     def watch(self, live: Sequence[PeerId], peer: PeerId) -> list[PeerId]:
         """Whom failure detection watches, whatever the graph."""
         return [PeerId(other) for other in watched(live, peer, self._watch_seed)]
+
+    def _check(self) -> None:
+        try:
+            self.plan_of((self._own,))
+        except TopologyError as error:
+            raise Failure("bad_charter", f"The charter's graph can't be: {error.message}", error.hint) from None
+
+
+def _graph(topology: Mapping[str, Any]) -> tuple[str, int]:
+    return str(topology.get("overlay", "random_regular")), int(topology.get("degree", 4))
+
+
+def _most(kind: str, degree: int) -> int:
+    return {"ring": 2, "random_regular": degree + 1, "exponential": FINGERS_MAX}.get(kind, MEMBERS_MAX)

@@ -328,12 +328,27 @@ def test_the_highest_serial_holds_the_one_before_for_a_day_and_an_old_one_never_
     charters = Charters(NET.root.key, signed[0])
     assert charters.learn(signed[1].data, NOW) and not charters.learn(signed[1].data, NOW)
     for again in (charters, Charters.from_bytes(charters.to_bytes())):
-        assert [again.accepts(digest, NOW + 1) for digest in digests] == [True, True, False]
-        assert not again.accepts(digests[0], NOW + DAY + 1)
+        assert again.tolerated(NOW + 1) == (digests[0], NOW + DAY)
+        assert again.tolerated(NOW + DAY) == again.tolerated(NOW - 1) == (b"", 0.0)
         with pytest.raises(RejectedFrame, match="old_charter"):
             again.learn(signed[0].data, NOW + 2)
         again.learn(signed[2].data, NOW + 3)
-        assert [again.accepts(digest, NOW + 4) for digest in digests] == [False, True, True]
+        assert again.tolerated(NOW + 4)[0] == digests[1]
+
+
+@pytest.mark.fault("charters")
+def test_two_charters_with_one_number_and_one_from_the_far_future_are_refused_by_name() -> None:
+    charters = Charters(NET.root.key, charter(serial=2))
+    agreed = replace(charter().charter(NET.root.key), gossip=GossipRules(rounds=3))
+    for other, reason in (
+        (sign_charter(NET.root.sign, agreed, 2, NOW, SECTIONS), Reason.CHARTER_CONFLICT),
+        (sign_charter(NET.root.sign, agreed, 3, NOW + 2 * DAY, SECTIONS), Reason.CERT_FUTURE),
+        (sign_charter(NET.issuer.sign, agreed, 3, NOW, SECTIONS), Reason.BAD_CHAIN),
+        (sign_charter(NET.root.sign, agreed, 1, NOW, SECTIONS), Reason.OLD_CHARTER),
+    ):
+        with pytest.raises(RejectedFrame) as bad:
+            charters.learn(other.data, NOW)
+        assert bad.value.reason is reason and charters.current == charter(serial=2)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Two members that exchange inventories come to know the same, however they differed; and what is bad goes no further."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,6 +67,33 @@ def test_a_renewed_certificate_reaches_those_who_know_the_old_one() -> None:
     exchange(one, two, wall=NOW + 20 * DAY)
     two.roster.expire(NOW + 40 * DAY)
     assert set(two.roster.members) == {BOB.id}
+
+
+def test_a_new_charter_is_handed_on_at_once_and_an_older_one_is_answered_with_it() -> None:
+    one, two = Side(NET.roster(ANN, BOB), serial=4), Side(NET.roster(ANN, BOB), serial=3)
+    outcome = two.talk.receive(ANN.id, one.talk.amendment(), Instant(0.0, NOW))
+    assert outcome.is_new and two.charters.current == charter(4)
+    late = Side(NET.roster(ANN, BOB), serial=2)
+    assert not one.talk.receive(BOB.id, late.talk.amendment(), Instant(0.0, NOW)).is_new
+    exchange(one, late)  # whoever was away gets it with its first exchange
+    assert late.charters.current == one.charters.current == charter(4)
+
+
+@pytest.mark.fault("charters")
+def test_two_charters_with_one_number_are_noticed_on_both_sides_and_change_nothing() -> None:
+    one, two = Side(NET.roster(ANN, BOB)), Side(NET.roster(ANN, BOB))
+    agreed = replace(charter(1).charter(NET.root.key), gossip=GossipRules(rounds=3))
+    other = sign_charter(NET.root.sign, agreed, 1, NOW, {})
+    two.charters = Charters(NET.root.key, other)
+    two.talk = Reconciliation(two.roster, two.charters, Choices(7, b"side"))
+    for asks, answers, held in ((one, two, charter(1)), (two, one, other)):
+        (papers,) = answers.talk.receive(ANN.id, asks.talk.inventory(reply=False), Instant(0.0, NOW)).answers
+        outcome = asks.talk.receive(BOB.id, papers, Instant(0.0, NOW))
+        assert (outcome.is_new, outcome.refused, outcome.charter) == (False, 0, Reason.CHARTER_CONFLICT)
+        assert asks.charters.current == held
+    for side in (one, two):
+        assert side.talk.receive(ANN.id, encode(Papers(charter(2).data, (), ())), Instant(60.0, NOW)).is_new
+        assert side.charters.current == charter(2)
 
 
 @pytest.mark.fault("invites")
@@ -145,7 +174,7 @@ def test_bad_statements_are_counted_and_nothing_of_them_kept() -> None:
         (other.root.revoke(ANN.id, Cause.STOLEN, NOW).data, b""),
     )
     outcome = side.talk.receive(ANN.id, encode(bad), Instant(0, NOW))
-    assert (outcome.is_new, outcome.refused) == (False, 6)
+    assert (outcome.is_new, outcome.refused, outcome.charter) == (False, 5, Reason.WRONG_NETWORK)
     assert side.roster.digest == before and side.charters.current == charter(1)
 
 

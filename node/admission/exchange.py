@@ -46,6 +46,11 @@ class Exchange:
     def link_down(self, peer: PeerId) -> None:
         self.linked.discard(peer)
 
+    def amended(self) -> None:
+        """There is a newer charter: everybody that there is a link with gets it, before anything that is said under it."""
+        for peer in sorted(self.linked):
+            self._links.send(peer, (self._reconciliation.amendment(),))
+
     def turn(self, now: float) -> None:
         """Called now and then, with the monotonic time."""
         linked = sorted(self.linked)
@@ -68,6 +73,12 @@ class Exchange:
             return
         if outcome.refused:
             self._reject(Reason.BAD_CHAIN, hop, outcome.refused)
+        if outcome.charter is not None:
+            self._reject(outcome.charter, hop)
+            if outcome.charter is Reason.CHARTER_CONFLICT:
+                self._journal.incident(
+                    "charter_conflict", "the root signed two charters with one number: it must sign a higher one"
+                )
         for answer in outcome.answers:
             self._links.send(hop, (answer,))
         if outcome.is_new:

@@ -6,13 +6,14 @@ changed.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from node import node_settings
 from node.admission import issuing, papers
+from node.admission.amending import Changes, amended
 from node.admission.papers import Papers
 from node.directory import NodeDirectory, read_secret
 from node.entropy import SystemEntropy
@@ -29,6 +30,7 @@ from p2pfl.protocol.admission.issuer import Application, IssuerLine, delegated
 from p2pfl.protocol.admission.record import door_at
 from p2pfl.protocol.admission.revocation import Cause, Revocation
 from p2pfl.protocol.admission.roster import Roster
+from p2pfl.protocol.admission.signed_charter import SignedCharter
 from p2pfl.protocol.admission.statement import KEY_BYTES, public_key
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
@@ -112,6 +114,12 @@ class Office:
             raise Failure("certified_longer", message, "Give more --days, or revoke it.", ExitCode.IDENTITY)
         _hand_over(self.directory, "admit", credential=credential.data)
         return credential.certificate
+
+    def amend(self, file: Path | None, sets: Iterable[str]) -> tuple[SignedCharter, Changes]:
+        """Other settings for the network, which spread from here. Raises `Failure`."""
+        charter, found = amended(self.authority, self.papers, file, sets)
+        _hand_over(self.directory, "amend", charter=charter.data)
+        return charter, found
 
     def _check_room(self, peer: PeerId) -> None:
         """Raises `Failure` where every roster would refuse one more."""
@@ -214,21 +222,24 @@ def _hand_over(directory: NodeDirectory, ask: str, **statement: bytes) -> None:
             caller.ask(ask, **{name: data.hex() for name, data in statement.items()})
         return
     try:
-        roster = papers.read(directory).roster
-        take_in(roster, **statement)
-        directory.write(directory.roster, roster.to_bytes())
+        known = papers.read(directory)
+        take_in(known, **statement)
+        directory.write(directory.roster, known.roster.to_bytes())
+        directory.write(directory.charter, known.charters.to_bytes())
     finally:
         os.close(lock)
 
 
-def take_in(roster: Roster, credential: bytes = b"", revocation: bytes = b"") -> None:
-    """What the root signed. Raises `Failure` with exit code IDENTITY and the reason where the roster refuses it."""
+def take_in(known: Papers, credential: bytes = b"", revocation: bytes = b"", charter: bytes = b"") -> None:
+    """What was signed. Raises `Failure` with exit code IDENTITY and the reason where the roster refuses it."""
     now = believed_time()
     try:
         if credential:
-            roster.learn(credential, None, now)
+            known.roster.learn(credential, None, now)
         if revocation:
-            roster.revoke(revocation, now)
+            known.roster.revoke(revocation, now)
+        if charter:
+            known.charters.learn(charter, now)
     except RejectedFrame as refused:
         message = f"The roster does not take it ({refused.reason})."
         raise Failure(str(refused.reason), message, hint_for(refused.reason), ExitCode.IDENTITY) from None
@@ -239,6 +250,8 @@ def hint_for(reason: Reason) -> str:
     match reason:
         case Reason.BAD_CHAIN:
             return "An issuer revokes those whom it vouched for; for anybody else ask the holder of the root key."
+        case Reason.OLD_CHARTER | Reason.CHARTER_CONFLICT:
+            return "Another charter was signed meanwhile; run it again."
         case Reason.FULL:
             return "Who left or expired makes room after a week."
         case _:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from node.admission import member_table
+from node.admission.papers import Papers
 from node.entropy import instant
 from node.upkeep.control import Answers, Request
 from p2pfl.failure import ExitCode, Failure
@@ -40,6 +41,21 @@ def answers(
         return {}
 
     return {"members": lambda _request: member_table.rows(roster, states()), "revoke": revoke, "admit": admit}
+
+
+def charter_answers(known: Papers, follow: Callable[[], None]) -> Answers:
+    """`follow` makes a newer charter durable and has the node go by it; it has been called when an answer comes."""
+
+    def amend(request: Request) -> dict[str, Any]:
+        charter = _data(request, "charter")
+        try:
+            known.charters.learn(charter, known.roster.time(instant().wall))
+        except RejectedFrame as refused:
+            raise _refused("charter", refused, "Another charter was signed meanwhile; run it again.") from None
+        follow()
+        return {}
+
+    return {"amend": amend}
 
 
 def _refused(noun: str, refused: RejectedFrame, hint: str) -> Failure:

@@ -54,7 +54,7 @@ class Terms(Agreement):
 
 def from_file(path: Path | None, task: str | None) -> Terms:
     """What the founder wants: a file, or the defaults; `task` counts more than the file. Raises `Failure`."""
-    values, source = (_read(path), str(path)) if path is not None else ({}, "--task")
+    values, source = (read(path), str(path)) if path is not None else ({}, "--task")
     terms = parse(Terms, values, source)
     if is_file(terms.task.name):
         message = f"{source}: task.name is a file, and settings that others get never name code."
@@ -94,7 +94,8 @@ def word_of(task: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", stem)[:64] or "task"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """A file of settings, not looked at yet. Raises `Failure`."""
     try:
         with path.open("rb") as file:
             text = file.read(FILE_MAX + 1)

@@ -198,6 +198,36 @@ def network_revoke(
         typer.echo(f"The others hear of it when this node runs: p2pfl node start --dir {here.path}", err=True)
 
 
+@network_app.command("amend")
+def network_amend(
+    settings: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="What is to change, in the form of network create's settings.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting: gossip.floor_s=2.0; as often as needed."),
+    ] = None,
+    directory: Directory = None,
+    key: Key = None,
+    passphrase_fd: PassphraseFd = None,
+    json_: Json = False,
+) -> None:
+    """Sign a new charter for a network that runs: other times, limits or graph, never another model. It spreads from this node.
+
+    For example: p2pfl network amend --set gossip.ceiling_s=30.0 --set topology.degree=6
+    """
+    from node.admission.office import Office, is_running
+    from node.commands import place
+    from node.commands.options import known_passphrase
+
+    here = place.found(directory)
+    charter, changes = Office.of_root(here, key, known_passphrase(passphrase_fd)).amend(settings, set_ or ())
+    data = {"serial": charter.serial, **changes.as_data()}
+    typer.echo(answer(data) if json_ else f"charter {charter.serial}; {changes}")
+    if not is_running(here):
+        typer.echo(f"The others get it when this node runs: p2pfl node start --dir {here.path}", err=True)
+
+
 @network_app.command("issuer")
 def network_issuer(
     line: Annotated[str | None, typer.Argument(help="What the root answered: the line, its file, or - for stdin.")] = None,

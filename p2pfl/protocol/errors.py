@@ -23,9 +23,10 @@ class Reason(StrEnum):
     WRONG_NETWORK = "wrong_net"  # another network id
     WRONG_CHARTER = "wrong_charter"  # another charter digest
     OLD_CHARTER = "old_charter"  # a charter with a lower serial number than one that was seen
+    CHARTER_CONFLICT = "charter_conflict"  # another charter with the serial number of the one that holds: the root signed both
     BAD_CHAIN = "bad_chain"  # the root does not vouch for this certificate, invite, revocation or charter
     BAD_TTL = "bad_ttl"  # a certificate or an invite that lasts no time, or longer than any may
-    CERT_FUTURE = "cert_future"  # a certificate that is not valid yet
+    CERT_FUTURE = "cert_future"  # a certificate, or a charter, that is not valid yet
     CERT_EXPIRED = "cert_expired"  # a certificate that is not valid any more
     REVOKED = "revoked"  # the certificate, or what it rests on, was revoked
     INVITE_EXPIRED = "invite_expired"  # an invite that is not valid any more, or not yet

@@ -50,7 +50,7 @@ def news(frame: bytes, roster: Roster, charters: Charters, wall: float) -> str:
         case Welcome() as welcome:
             entries = zip(welcome.entries[::2], welcome.entries[1::2], strict=False)
             roster.learn_all([*entries, (welcome.credential, b"")], welcome.revocations, wall)
-            charters.learn_if_newer(welcome.charter, wall)
+            charters.learn_if_newer(welcome.charter, roster.time(wall))
             return ""
         case Refused(reason, revocations):
             roster.learn_all((), revocations, wall)

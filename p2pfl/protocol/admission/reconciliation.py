@@ -1,9 +1,11 @@
 """How two members come to know the same credentials, revocations and charter.
 
-    A → B  Inventory   64 digests of what A knows, the serial number of its charter; asks for B's
-    B → A  Papers      what B knows in the buckets that differ, and its charter if A's is older
+    A → B  Inventory   64 digests of what A knows, its charter's serial number and name; asks for B's
+    B → A  Papers      what B knows in the buckets that differ, and its charter if A's is older, or another with that number
     B → A  Inventory   asks for nothing more
     A → B  Papers      likewise
+
+Whoever learns a newer charter hands it on at once to all that it has links with.
 
 Membership's gossip tells of those who are live. This tells the rest, without which others can't be believed: the renewed
 certificate of somebody whose record has not changed, the credential of a member who left and had let others in, both users of
@@ -34,6 +36,7 @@ from p2pfl.protocol.wire import (
 
 BUCKETS = 64
 BUCKET_BYTES = 8
+NAME_BYTES = 16  # of a statement
 PAPERS_BYTES = 64 * 1024  # of statements in one message
 FRAME_MAX = PAPERS_BYTES + CHARTER_MAX + 256
 ITEMS_MAX = 1024
@@ -43,10 +46,12 @@ ANSWERS_AT_ONCE = 3  # and as many papers are read: each of their signatures cos
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """A digest of the statements in each bucket, joined; `reply` asks for the other's."""
+    """A digest of the statements in each bucket, joined; the charter's serial number and digest; `reply` asks for the
+    other's."""
 
     buckets: bytes
     charter_serial: int
+    charter: bytes
     reply: bool
 
 
@@ -62,11 +67,13 @@ class Papers:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of a message: frames for whoever sent it, whether anything was new, and how many statements were bad. What
-    concerns somebody who is not known yet is not; another exchange may bring the rest."""
+    concerns somebody who is not known yet is not; another exchange may bring the rest. `charter` is why a charter was refused:
+    of two with one serial number nobody here is to blame but the root."""
 
     answers: tuple[bytes, ...] = ()
     is_new: bool = False
     refused: int = 0
+    charter: Reason | None = None
 
 
 class Reconciliation:
@@ -78,7 +85,12 @@ class Reconciliation:
 
     def inventory(self, reply: bool = True) -> bytes:
         """The frame that says what is known here."""
-        return encode(Inventory(b"".join(_digests(self._statements())), self._charters.current.serial, reply))
+        charter = self._charters.current
+        return encode(Inventory(b"".join(_digests(self._statements())), charter.serial, _name(charter.data), reply))
+
+    def amendment(self) -> bytes:
+        """The frame that hands the charter on."""
+        return encode(Papers(self._charters.current.data, (), ()))
 
     def receive(self, hop: PeerId, frame: bytes, now: Instant) -> Outcome:
         """What comes of a frame from a member. Raises `RejectedFrame` with BAD_HEADER, VERSION, KIND or RATE_LIMITED."""
@@ -107,22 +119,29 @@ class Reconciliation:
             if room < 0 or len(taken) == ITEMS_MAX:
                 break
             taken.add(data)
-        charter = self._charters.current
         return Papers(
-            charter.data if charter.serial > theirs.charter_serial else b"",
+            self._charter_for(theirs),
             tuple(data for data in self._credentials() if data in taken),
             tuple(data for data in self._roster.revocations if data in taken),
         )
 
+    def _charter_for(self, theirs: Inventory) -> bytes:
+        """Ours if it is newer, or contradicts theirs: then both sides can say so."""
+        charter = self._charters.current
+        is_wanted = charter.serial > theirs.charter_serial or (
+            charter.serial == theirs.charter_serial and _name(charter.data) != theirs.charter
+        )
+        return charter.data if is_wanted else b""
+
     def _learned(self, papers: Papers, wall: float) -> Outcome:
-        before, is_newer = self._roster.digest, False
+        before, is_newer, trouble = self._roster.digest, False, None
         refused = self._roster.learn_all(((data, b"") for data in papers.credentials), papers.revocations, wall)
         if papers.charter:
             try:
-                is_newer = self._charters.learn(papers.charter, wall)
+                is_newer = self._charters.learn_if_newer(papers.charter, self._roster.time(wall))
             except RejectedFrame as rejected:
-                refused += rejected.reason is not Reason.OLD_CHARTER  # ours may have become newer since we asked
-        return Outcome(is_new=is_newer or self._roster.digest != before, refused=refused)
+                trouble = rejected.reason
+        return Outcome(is_new=is_newer or self._roster.digest != before, refused=refused, charter=trouble)
 
     def _credentials(self) -> list[bytes]:
         return list(dict.fromkeys(credential for credential, _ in self._roster.entries()))
@@ -155,13 +174,14 @@ def _bucket(data: bytes) -> int:
 
 
 def _name(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16, person=b"p2pfl/papers").digest()
+    return hashlib.blake2b(data, digest_size=NAME_BYTES, person=b"p2pfl/papers").digest()
 
 
 FIELDS: dict[type[Any], dict[str, Field]] = {
     Inventory: {
         "buckets": octets(BUCKETS * BUCKET_BYTES, BUCKETS * BUCKET_BYTES),
         "charter_serial": COUNTER,
+        "charter": octets(NAME_BYTES, NAME_BYTES),
         "reply": flag(),
     },
     Papers: {

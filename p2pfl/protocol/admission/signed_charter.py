@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from p2pfl.protocol.admission.certificate import BACKDATE_S
 from p2pfl.protocol.admission.statement import COUNTER, KEY, NAME_MAX, NETWORK, SECONDS, Form, Sign, Verify, text, verify
 from p2pfl.protocol.charter import Charter, GossipRules, network_id
 from p2pfl.protocol.errors import Reason, RejectedFrame
@@ -98,14 +99,19 @@ class Charters:
         self.since = 0.0
 
     def learn(self, data: bytes, wall: float) -> bool:
-        """Whether this is a newer charter, which holds from now on. Raises `RejectedFrame`: BAD_HEADER, VERSION, WRONG_NETWORK,
-        BAD_CHAIN, or OLD_CHARTER for another one that is not newer."""
+        """Whether this is a newer charter, which holds from now on; `wall` is the roster's time. Raises `RejectedFrame`:
+        BAD_HEADER, VERSION, WRONG_NETWORK, BAD_CHAIN, OLD_CHARTER for a lower serial number, CHARTER_CONFLICT for another
+        charter with the same one, CERT_FUTURE for one that was signed more than a day from now: its time would be believed."""
         if data == self.current.data:
             return False
         found = CHARTER.read(data)
         found.verify(self.root, self.current.network, self._check)
-        if found.serial <= self.current.serial:
+        if found.serial < self.current.serial:
             raise RejectedFrame(Reason.OLD_CHARTER)
+        if found.serial == self.current.serial:
+            raise RejectedFrame(Reason.CHARTER_CONFLICT)
+        if found.signed_at > wall + BACKDATE_S:
+            raise RejectedFrame(Reason.CERT_FUTURE)
         self.predecessor, self.current, self.since = self.current, found, wall
         return True
 
@@ -118,12 +124,12 @@ class Charters:
                 raise
             return False
 
-    def accepts(self, digest: bytes, wall: float) -> bool:
-        """Whether a peer that names this charter's digest may be talked to."""
-        if digest == self.current.charter(self.root).digest:
-            return True
-        is_grace = self.predecessor is not None and 0 <= wall - self.since < GRACE_S
-        return is_grace and self.predecessor is not None and digest == self.predecessor.charter(self.root).digest
+    def tolerated(self, wall: float) -> tuple[bytes, float]:
+        """The digest that the predecessor's updates name, and until when that is good; (b"", 0) where it is not any more. A
+        clock that was set back makes it good no longer than it was at first."""
+        if self.predecessor is None or not 0 <= wall - self.since < GRACE_S:
+            return b"", 0.0
+        return self.predecessor.charter(self.root).digest, self.since + GRACE_S
 
     def to_bytes(self) -> bytes:
         """As it rests on a disk."""
