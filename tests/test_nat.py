@@ -237,6 +237,29 @@ async def test_a_member_can_announce_links_of_its_own_only() -> None:
                 dealer.close()
 
 
+@pytest.mark.fault("flood")
+@on_loop
+async def test_a_member_that_announces_links_without_end_is_greeted_seldom_and_then_not_understood() -> None:
+    """Beyond its share an announcement is a message like any other, which whoever hears it refuses and charges for."""
+    async with Network(3) as network:
+        a, hidden = await open_and_hidden(network)
+        flooder = await network.start(2)
+        a.links.dial(flooder.id)
+        assert await a.next() == LinkUp(flooder.id)
+        with zmq.Context() as context, dealer_of(context, flooder, a) as dealer:
+            for k in range(200):
+                for channel in (CONTROL, BULK):
+                    dealer.send(announcement(channel, b"%08d" % k))
+            dealer.send(b"the end")
+            misunderstood = 0
+            async with asyncio.timeout(LIMIT_S):
+                while (message := await a.message()).frames != (b"the end",):
+                    assert message.hop == flooder.id and message.frames[0].startswith(b"p2pfl/link/v1")
+                    misunderstood += 1
+            assert 400 - 100 <= misunderstood <= 400 - 64
+        await exchange(a, hidden)
+
+
 @pytest.mark.fault("slow reader")
 @on_loop
 async def test_a_member_that_reads_none_of_its_answers_costs_a_bounded_outbox() -> None:
@@ -322,6 +345,15 @@ def test_two_connections_with_one_token_are_a_link_in_either_order_and_others_ar
     assert route is not None and (route.control, route.bulk) == (given(3), given(2))
     assert not routes.announced(peer, given(4), announcement(BULK, b"third---"))
     assert routes.of(peer) == route  # half a link replaces nothing
+
+
+def test_a_member_that_redials_as_fast_as_links_do_may_announce_all_of_them_and_no_other_pays_for_a_flood() -> None:
+    routes, honest, flooder = Routes(), PeerId(b"p" * 32), PeerId(b"f" * 32)
+    moment, backoff = 0.0, 0.1  # seconds; a redial waits up to its backoff, which doubles
+    for _ in range(200):
+        assert routes.may_announce(honest, moment) and routes.may_announce(honest, moment)
+        assert sum(routes.may_announce(flooder, moment) for _ in range(1000)) <= 64
+        moment, backoff = moment + backoff / 2, min(5.0, 2 * backoff)
 
 
 @pytest.mark.fault("stalling")

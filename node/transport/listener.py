@@ -127,12 +127,17 @@ class Listener:
         if hop is None:
             self.dropped += 1
             discard(self._socket, frame)
-        elif not frame.more and len(frame) == ANNOUNCEMENT_BYTES and is_announcement(frame.bytes):
+        elif self._announces(hop, frame):
             if self._routes.announced(hop, caller.bytes, frame.bytes):
                 self._on_route(hop)
         else:
             self._hearing.take(hop, self._socket, frame)
         return True
+
+    def _announces(self, hop: PeerId, frame: zmq.Frame) -> bool:
+        if frame.more or len(frame) != ANNOUNCEMENT_BYTES or not is_announcement(frame.bytes):
+            return False
+        return self._routes.may_announce(hop, self._loop.time())
 
     def _hop(self, frame: zmq.Frame) -> PeerId | None:
         try:

@@ -6,12 +6,17 @@ dials announces each of them: one frame, magic ‖ channel ‖ token, the same t
 
 from dataclasses import dataclass
 
+from p2pfl.protocol.bucket import Buckets
 from p2pfl.protocol.events import PeerId
 
 CONTROL, BULK = b"c", b"b"
 TOKEN_BYTES = 8
 _MAGIC = b"p2pfl/link/v1\0"
 ANNOUNCEMENT_BYTES = len(_MAGIC) + 1 + TOKEN_BYTES
+_PER_S, _AT_ONCE = 2.0, 64.0
+"""Announcements of one member. A link takes two, and who redials waits longer each time, up to seconds; but whoever announces
+without dialling could have us greet it, and offer it our update, as often as it likes."""
+_MEMBERS_MAX = 2048
 _GIVEN_BYTES = 5  # a routing id that libzmq made up: a zero, then a counter that began anywhere
 
 
@@ -30,6 +35,11 @@ class Routes:
     def __init__(self) -> None:
         self._routes: dict[PeerId, Route] = {}
         self._halves: dict[PeerId, tuple[bytes, dict[bytes, bytes]]] = {}
+        self._buckets = Buckets(_PER_S, _AT_ONCE, _MEMBERS_MAX)
+
+    def may_announce(self, peer: PeerId, now: float) -> bool:
+        """Whether this member may announce something now. What it may not is no announcement, but a message like any other."""
+        return self._buckets.take(peer, 1, now)
 
     def of(self, peer: PeerId) -> Route | None:
         return self._routes.get(peer)
