@@ -196,6 +196,61 @@ def handshaken(socket: "zmq.Socket[Any]", limit_s: float) -> None:
     assert is_done, "nobody answers there"
 
 
+# What everybody works out alike
+
+
+def neighbors(kind: str, members: Sequence[bytes], own: bytes, seed: int, degree: int) -> set[bytes]:
+    """Whom an overlay links a member with."""
+    others = set(members) - {own}
+    if kind in ("complete", "epidemic") or (kind == "random_regular" and len(members) <= degree + 1):
+        return others
+    links = set[tuple[bytes, bytes]]()
+    for ring in range(degree // 2 if kind == "random_regular" else 1):
+        places = sorted((overlay_hash(f"ring {seed} {ring} 0 ", member), member) for member in members)
+        for at, (place, member) in enumerate(places):
+            following, successor = places[(at + 1) % len(places)]
+            links.add((member, successor))
+            power = 2**63
+            while kind == "exponential" and power > (following - place) % 2**64 > 0:
+                aim = (place + power) % 2**64
+                links.add((member, next((other for there, other in places if there >= aim), places[0][1])))
+                power //= 2
+    return {b if a == own else a for a, b in links if own in (a, b)} - {own}
+
+
+def targets(members: Sequence[bytes], sender: bytes, seed: int, step: int, fanout: int) -> set[bytes]:
+    """To whom a member of an epidemic sends in one round."""
+    others, drawn, count = sorted(set(members) - {sender}), set[bytes](), 0
+    while len(drawn) < min(fanout, len(others)):
+        drawn.add(others[overlay_hash(f"epidemic {seed} {step} {count} ", sender) % len(others)])
+        count += 1
+    return drawn
+
+
+def overlay_hash(said: str, member: bytes) -> int:
+    return int.from_bytes(blake(said.encode() + member, b"p2pfl/overlay", 8), "big")
+
+
+def digests(versions: dict[bytes, tuple[int, int, int]], revocations: Sequence[bytes] = ()) -> bytes:
+    """The frame that opens a comparison. `versions`: of each live member epoch, incarnation, and 1 where it is suspected."""
+    buckets = [0] * 64
+    for member, version in versions.items():
+        said = member + " ".join(map(str, version)).encode()
+        buckets[member[0] >> 2] ^= int.from_bytes(blake(said, b"p2pfl/bucket", 8), "big")
+    return frame(DIGESTS, b"".join(one.to_bytes(8, "big") for one in buckets), blake(listed(revocations), b"p2pfl/revoked"))
+
+
+def inventoried(statements: Sequence[bytes]) -> bytes:
+    """The buckets of an inventory of these credentials and revocations."""
+    names = sorted(blake(one, b"p2pfl/papers", 16) for one in statements)
+    return b"".join(blake(b"".join(name for name in names if name[0] % 64 == k), size=8) for k in range(64))
+
+
+def listed(parts: Sequence[bytes]) -> bytes:
+    """In ascending order, each behind its length."""
+    return b"".join(len(part).to_bytes(2, "big") + part for part in sorted(parts))
+
+
 # The peer
 
 
@@ -219,7 +274,8 @@ class Network:
 
 
 def welcomed(root: bytes, network: bytes, answer: bytes) -> tuple[Network, list[bytes]]:
-    """What a door's answer says, and the records in it, all of it verified; AssertionError with the reason of a refusal."""
+    """What a door's answer says, and the credentials and records in it in turn, all of it verified; AssertionError with the
+    reason of a refusal."""
     kind, *said = fields_of(answer)
     assert kind == WELCOME, said
     charter, credential, _roster, entries, _revocations = said
@@ -227,7 +283,7 @@ def welcomed(root: bytes, network: bytes, answer: bytes) -> tuple[Network, list[
     papers = each(entries)
     for shown, record in [*zip(papers[::2], papers[1::2], strict=True)]:
         assert vouched(root, shown) == (network, verified(fields_of(record[:-64])[1], "p2pfl/addr/v1", record)[1])
-    return Network(network, root, charter, credential), papers[1::2]
+    return Network(network, root, charter, credential), papers
 
 
 def vouched(root: bytes, credential: bytes) -> tuple[bytes, bytes]:
@@ -257,6 +313,7 @@ class SecondPeer:
         self.life = Life(int(time.time()), os.urandom(16))
         self.seq = self.step = self.age = self.tickets = 0
         self.network: Network
+        self.credentials: set[bytes]
         self.records: dict[bytes, list[Any]] = {}
         self.links: dict[bytes, Link] = {}
         self.heard: list[tuple[bytes, int, list[Any]]] = []
@@ -300,8 +357,9 @@ class SecondPeer:
         assert door.poll(10_000), "no answer"
         answer = door.recv()
         door.close(linger=0)
-        self.network, records = welcomed(root, blake(root + name, b"p2pfl/net", 16), answer)
-        for said in records:
+        self.network, papers = welcomed(root, blake(root + name, b"p2pfl/net", 16), answer)
+        self.credentials = {self.network.credential, *papers[::2]}
+        for said in papers[1::2]:
             self._learn(said)
 
     def _learn(self, record: bytes) -> None:

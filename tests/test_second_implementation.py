@@ -2,6 +2,8 @@
 all that the other says."""
 
 import functools
+import json
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -31,6 +33,7 @@ from tests import second_peer
 from tests.admission import DAY, NOW, Network, Person
 from tests.second_peer import Keys, Life, SecondPeer
 from tests.test_founded import Ward, ended_after, founded, office, until
+from topology import overlay
 
 NET, ANN = Network(), Person("ann")
 SIGNED = sign_charter(NET.root.sign, Charter(NET.name, NET.root.key, b"s" * 32, 8, GossipRules()), 1, NOW, {})
@@ -172,6 +175,15 @@ def test_an_answer_for_a_helper_is_signed_for_the_one_who_asked(two: Quiet) -> N
     assert two.keyring.verify(two.member.id, SWIM_CONTEXT, digest, answer.signature)
 
 
+@pytest.mark.parametrize("kind", overlay.KINDS)
+@pytest.mark.parametrize("count", [1, 2, 5, 6, 40])
+def test_both_make_the_same_graph_of_the_same_members(kind: str, count: int) -> None:
+    members = [second_peer.blake(b"%d" % k) for k in range(count)]
+    for own in members:
+        assert second_peer.neighbors(kind, members, own, 7, 4) == set(overlay.overlay(kind, members, own, 7, 4))
+        assert second_peer.targets(members, own, 7, 3, 4) == set(overlay.epidemic_targets(members, own, 7, 3, 4))
+
+
 class Asker(Quiet):
     """The second peer before it is a member, at a moment of its own."""
 
@@ -230,8 +242,10 @@ def test_a_door_lets_the_second_peer_in_by_its_own_key_once(two: Quiet) -> None:
     assert door.answer(asked(), b"k" * 32, NOW).reason == "hop_mismatch"
     welcome = door.answer(asked(), two.member.transport_key, NOW)
     assert welcome.admitted == two.keys.id and welcome.answer is not None
-    network, (record,) = second_peer.welcomed(NET.root.key, NET.id, welcome.answer)
-    assert (network.charter, record) == (SIGNED.data, ANN.record(NET.id).data)
+    network, papers = second_peer.welcomed(NET.root.key, NET.id, welcome.answer)
+    assert (network.charter, papers) == (SIGNED.data, [NET.direct(ANN).data, ANN.record(NET.id).data])
+    known = second_peer.listed([network.credential, NET.direct(ANN).data])
+    assert second_peer.fields_of(welcome.answer)[3] == second_peer.blake(known, b"p2pfl/roster")
     assert second_peer.vouched(NET.root.key, network.credential) == (NET.id, two.keys.id)
     with closing(Asker(Keys())) as three:
         question = three.question(str(NET.invite()))
@@ -316,6 +330,30 @@ class Offers:
 Provoke = Callable[[Offers], None]
 
 
+@pytest.mark.net
+def test_two_views_and_two_rosters_that_are_equal_are_so_to_both(met: Met) -> None:
+    """What differs is answered in detail, and what is the same by nothing at all."""
+    two = met.two
+    heard = next(said for _, kind, said in two.heard if kind == second_peer.INVENTORY)
+    assert heard[0] == second_peer.inventoried([*two.credentials])
+
+    def summaries() -> list[list[Any]]:
+        return [said for _, kind, said in two.heard if kind == second_peer.SUMMARY]
+
+    two.say(met.peer, second_peer.digests({}))
+    two.pump(summaries)
+    mask, entries = summaries()[-1]
+    assert int.from_bytes(mask, "big").bit_count() == len({peer[0] >> 2 for peer in two.records})
+    told = [struct.unpack(">32sQQB", entries[at : at + 49]) for at in range(0, len(entries), 49)]
+    assert [peer for peer, *_ in told] == sorted(two.records)
+
+    before = len(summaries())
+    two.say(met.peer, second_peer.digests({peer: tuple(version) for peer, *version in told}))  # type: ignore[misc]
+    ticket = two.ping(met.peer)
+    two.pump(lambda: any(kind == second_peer.ACK and said[0] == ticket for _, kind, said in two.heard))
+    assert len(summaries()) == before
+
+
 def header(**changed: Any) -> Provoke:
     """With other fields in its signed header."""
     return lambda offers: offers.say(*offers.frames(**changed))
@@ -381,6 +419,9 @@ def another_chunk(offers: Offers) -> None:
     offers.say(first, bytes(len(chunk)))
 
 
+LAYER = ("weight", "bias")
+
+
 BYE = second_peer.frame(second_peer.BYE, 0)
 REFUSED: dict[str, Provoke] = {
     "bad_frames: a second frame behind a Bye": frames(BYE, b"more"),
@@ -440,4 +481,10 @@ def test_what_the_second_peer_opened_last_is_the_vector_that_the_node_leaves_on_
     met.two.pump(lambda: met.two.heard[-1][1] == second_peer.BYE)
     assert met.ann.ended()[0] == 0
     newest = max(met.ann.folder.checkpoints.glob("*.safetensors"))
-    assert load_file(newest)["vector"].tobytes() == met.two.updates[-1].payload
+    vector = met.two.updates[-1].payload
+    assert load_file(newest)["vector"].tobytes() == vector
+    model = load_file(met.ann.folder.model)
+    assert b"".join(model[name].tobytes() for name in LAYER) == vector
+    slots = [[name, model[name].shape] for name in LAYER]
+    layout = {"algorithm": "dsgd", "codec": "dense", "dtype": "float32", "labels": [*map(str, range(10))], "slots": slots}
+    assert second_peer.blake(json.dumps(layout, sort_keys=True).encode()) == met.two.network.schema
