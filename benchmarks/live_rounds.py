@@ -17,7 +17,8 @@ from time import perf_counter
 
 import torch
 
-from node.local.run import LocalRun, local_network, run_local
+from node.local.network import local_network
+from node.local.run import LocalRun, run_local
 from p2pfl.learning.learner import data_of
 from p2pfl.learning.task import TaskPeer
 from p2pfl.learning.tasks import resolve
@@ -31,7 +32,7 @@ SEED = 7
 
 def ours(peers: int, rounds: int) -> tuple[float, float]:
     """(node-rounds per second, mean accuracy) of real peers."""
-    network, identities = local_network(
+    network = local_network(
         [f"peer-{i}" for i in range(peers)],
         name="live rounds",
         seed=SEED,
@@ -50,7 +51,7 @@ def ours(peers: int, rounds: int) -> tuple[float, float]:
             ended.append(perf_counter())
 
     with tempfile.TemporaryDirectory() as directory:
-        run = run_local(network, identities, Path(directory), watch=watch)
+        run = run_local(network, Path(directory), watch=watch)
     (begin, taken), end = begun[0], ended[0]
     accuracies = [peer.rounds[-1]["accuracy"] for peer in run.peers]
     return (peers * rounds - taken) / (end - begin), sum(accuracies) / peers

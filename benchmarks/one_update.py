@@ -34,17 +34,13 @@ from typing import Any
 import zmq
 
 from node import processes, setup
-from node.directory import NodeDirectory
-from node.entropy import SystemEntropy
-from node.local.run import local_network
+from node.local.network import LocalNetwork, local_network
 from node.network import STOP
-from node.network_file import NetworkFile, sections_of
-from node.setup import Setup
+from node.setup import ListedOthers, Setup
 from node.training.channel import LoopChannel
 from node.transport.links import Links
 from p2pfl.protocol import cipher, wire
 from p2pfl.protocol.events import Event, FrameReceived, LinkUp, PeerId
-from p2pfl.protocol.identity import Identity
 
 ASKED = 200.0  # MB/s
 ASKED_SHARE = 0.2  # of raw CURVE
@@ -116,7 +112,7 @@ async def play(megabytes: int, rounds: int, senders: int, receivers: int, direct
     task = directory / "weights.py"
     task.write_text(TASK.format(values=megabytes * 250_000))
     names = [*(f"sender-{i}" for i in range(senders)), *(f"receiver-{i}" for i in range(receivers)), "probe"]
-    network, identities = local_network(
+    network = local_network(
         names,
         name="one update",
         rounds=rounds,
@@ -134,14 +130,15 @@ async def play(megabytes: int, rounds: int, senders: int, receivers: int, direct
         is_sender = index < senders
         send_to = (*ids[senders:-1], *probe) if is_sender else probe
         weights = {ids[index]: 1.0} if is_sender else dict.fromkeys((ids[index], *ids[:senders]), 1 / (senders + 1))
-        told = _setup(network, index, identities[index], directory, send_to, weights, pace_s if is_sender else 0.0)
+        others = ListedOthers(network.members, send_to, weights)
+        told = network.setup(index, directory / str(index), others=others, pace_s=pace_s if is_sender else 0.0)
         node, process = _start(told, nodes, over, rounds)
         nodes.append(node)
         running.append(process)
     tasks = [asyncio.create_task(_watch_memory(nodes, rounds) if watches_memory else asyncio.sleep(0))]
     trips: list[tuple[float, float]] = []
     if not watches_memory:
-        tasks.append(asyncio.create_task(_probe(network, identities[-1], ids[:-1], trips)))
+        tasks.append(asyncio.create_task(_probe(network, ids[:-1], trips)))
     while not all(1 in node.clocks for node in nodes):
         await asyncio.sleep(0.01)
     # Senders of many updates may have ended when the last is in place; their CPU is asked for in the other run only.
@@ -160,27 +157,6 @@ async def play(megabytes: int, rounds: int, senders: int, receivers: int, direct
     for node in nodes:
         node.channel.close()
     return Run(nodes[:senders], nodes[senders:], trips, cpu_s)
-
-
-def _setup(
-    network: NetworkFile, index: int, identity: Identity, directory: Path, send_to: Any, weights: Any, pace_s: float
-) -> Setup:
-    folder = NodeDirectory(directory / str(index))
-    folder.create()
-    return Setup(
-        network=network.name,
-        index=index,
-        members=network.members,
-        secrets_fd=setup.hold(identity.to_bytes(None, SystemEntropy())),
-        listen=network.members[index].address,
-        directory=str(folder.path),
-        seed=network.seed,
-        gossip=network.rules,
-        send_to=send_to,
-        weights=weights,
-        **sections_of(network),
-        pace_s=pace_s,
-    )
 
 
 def _start(told: Setup, nodes: list[Node], over: asyncio.Event, rounds: int) -> tuple[Node, Any]:
@@ -206,10 +182,10 @@ def _start(told: Setup, nodes: list[Node], over: asyncio.Event, rounds: int) -> 
     return node, process
 
 
-async def _probe(network: NetworkFile, identity: Identity, peers: Sequence[PeerId], trips: list[tuple[float, float]]) -> None:
+async def _probe(network: LocalNetwork, peers: Sequence[PeerId], trips: list[tuple[float, float]]) -> None:
     """Greets every peer again as soon as it has answered and 5 ms have passed. A peer is greeted with its own network and
     charter, which it told us when it found us."""
-    members = {member.id: member for member in network.members}
+    identity, members = network.identities[-1], {member.id: member for member in network.members}
     sent: dict[PeerId, float] = {}
     greetings: dict[PeerId, bytes] = {}
     loop = asyncio.get_running_loop()

@@ -2,16 +2,17 @@
 
 python benchmarks/strangers.py [--seconds 5]
 
-A node (`p2pfl node start`, default waits), an honest member, and everybody else in a process of their own. Strangers: silent,
-dripping, speaking NULL or HTTP, claiming frames of 2 GiB, 800 idle connections, and handshakes as fast as they go with the
-node's real key. Limits: 64 MiB more memory, the honest member's new link up and answered within 5 s, 3 lines of log each. A
-member that sends 50,000 messages of 200 bytes a second: the time in which the honest one is answered less than doubles, in the
-median of pairs with and without the flood.
+A node (its network process and trainer, default waits), an honest member, and everybody else in a process of their own.
+Strangers: silent, dripping, speaking NULL or HTTP, claiming frames of 2 GiB, 800 idle connections, and handshakes as fast as
+they go with the node's real key. Limits: 64 MiB more memory, the honest member's new link up and answered within 5 s, 3 lines
+of log each. A member that sends 50,000 messages of 200 bytes a second: the time in which the honest one is answered less than
+doubles, in the median of pairs with and without the flood.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import random
 import socket
 import statistics
@@ -27,10 +28,9 @@ from time import monotonic, perf_counter, sleep
 import psutil
 import zmq
 
+from node import processes, setup
 from node.directory import NodeDirectory
-from node.entropy import SystemEntropy
-from node.local.run import local_network
-from node.network_file import NetworkFile
+from node.local.network import local_network
 from node.transport.links import Links
 from p2pfl.protocol import wire
 from p2pfl.protocol.events import Event, FrameReceived, LinkUp
@@ -157,27 +157,16 @@ class Victim:
     """A node of a network of three, of which this process is the honest one."""
 
     def __init__(self, folder: Path) -> None:
-        self.network, self.identities = local_network(
-            ["node", "honest", "flooder"], name="strangers", rounds=100_000, topology={"kind": "complete"}
-        )
-        directory = NodeDirectory(folder / "node")
-        directory.create()
-        directory.write_identity(self.identities[0].to_bytes(None, SystemEntropy()))
-        (folder / "network.toml").write_text(as_toml(self.network))
-        command = [
-            sys.executable,
-            "-m",
-            "p2pfl",
-            "node",
-            "start",
-            "--dir",
-            str(directory.path),
-            "--network",
-            str(folder / "network.toml"),
-        ]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.log = directory.log
-        host, port = self.network.member[0].address.rsplit(":", 1)
+        names = ["node", "honest", "flooder"]
+        self.network = local_network(names, name="strangers", rounds=100_000, topology={"kind": "complete"})
+        self.identities = self.network.identities
+        told = self.network.setup(0, folder / "node")
+        fd = setup.to_fd(told)
+        self.process = processes.start("node.network", fd, (told.secrets_fd,), own_group=True)
+        os.close(fd)
+        os.close(told.secrets_fd)
+        self.log = NodeDirectory(folder / "node").log
+        host, port = self.network.members[0].address.rsplit(":", 1)
         self.place = host, int(port)
 
     @property
@@ -186,13 +175,6 @@ class Victim:
 
     def lines(self) -> int:
         return len(self.log.read_text().splitlines()) if self.log.exists() else 0
-
-
-def as_toml(network: NetworkFile) -> str:
-    blocks = [f'name = "{network.name}"\nrounds = {network.rounds}\n[topology]\nkind = "complete"\n']
-    for member in network.member:
-        blocks.append("[[member]]\n" + "".join(f'{key} = "{value}"\n' for key, value in member.model_dump().items()))
-    return "\n".join(blocks)
 
 
 class Honest:

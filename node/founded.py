@@ -21,7 +21,7 @@ from node.entropy import instant
 from node.live_peer import LivePeer
 from node.neighborhood import Neighborhood
 from node.others import End
-from node.setup import Setup
+from node.setup import FoundedOthers, Setup
 from node.transport.address import Address
 from node.transport.links import Links
 from node.transport.sockets import TransportKeys
@@ -64,10 +64,18 @@ FAREWELL_S = 0.2  # for the word why to leave, before the link of somebody who w
 class Founded:
     """Made before anything listens, from the papers in the node's folder; `begin` when all parts are there."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, setup: Setup, directory: NodeDirectory, identity: Identity) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        setup: Setup,
+        told: FoundedOthers,
+        directory: NodeDirectory,
+        identity: Identity,
+    ) -> None:
         """Raises `Failure` with exit code IDENTITY unless this node is a member."""
-        self._loop, self._setup, self._identity = loop, setup, identity
-        self._own = own = identity.peer_id
+        self._loop, self._told, self._identity = loop, told, identity
+        self._member, self._own = setup.own, setup.own.id
+        own = self._own
         self._directory = directory
         self._papers = papers.read(directory)
         self.roster, self._charters = self._papers.roster, self._papers.charters
@@ -75,7 +83,7 @@ class Founded:
         papers.check_standing(self._papers, own)
         self.members: Mapping[PeerId, Member] = self.roster.members
         self.charter: Charter = self._charters.current.charter(self.roster.root)
-        self.neighborhood = Neighborhood(own, self.charter.network_id, setup.seed, setup.topology)
+        self.neighborhood = Neighborhood(own, self.charter.network_id, setup.seed, told.topology)
         self._clocks, self._sleep = ClockWatch(), Sleep()
         self._members_version = -1
         self._beats = 0
@@ -100,7 +108,7 @@ class Founded:
     @property
     def dials_loopback(self) -> bool:
         """Its owner put it there, or it is met there: otherwise such an address would be one of our own services."""
-        return self._setup.dials_loopback or any(Address.parse(text).is_loopback for text in self._setup.addresses)
+        return self._told.dials_loopback or any(Address.parse(text).is_loopback for text in self._told.addresses)
 
     def keys_of(self, peer: PeerId) -> tuple[bytes, ...]:
         return self.roster.transport_keys(peer)
@@ -125,7 +133,7 @@ class Founded:
 
     def planned(self, signer: Keyring, boot: Boot) -> tuple[Plan, Liveness]:
         """By the membership of this life. From here on our own record is in the roster."""
-        own, roster = self._member(), self.roster
+        own, roster = self._member, self.roster
         before = roster.records.get(own.id)
         is_same = before is None or (before.transport_key, before.seal_key) == (own.transport_key, own.seal_key)
         key_seq = 0 if before is None else before.key_seq + (not is_same)
@@ -139,7 +147,7 @@ class Founded:
                 boot.id,
                 incarnation,
                 wall,
-                addresses=self._setup.addresses,
+                addresses=self._told.addresses,
                 neighbors=neighbors,
                 key_seq=key_seq,
                 has_left=has_left,
@@ -148,7 +156,7 @@ class Founded:
         self._membership = membership = Membership(
             own.id,
             roster.network,
-            EDGE if self._setup.topology.get("timers") == "edge" else LAN,
+            EDGE if self._told.topology.get("timers") == "edge" else LAN,
             roster,
             signer,
             boot,
@@ -166,9 +174,9 @@ class Founded:
     async def begin(self, signer: Keyring, links: Links, live: LivePeer, peer: Peer, journal: Journal, end: End) -> None:
         """Open the join door, and keep up with what changes. Raises `Failure` where the door can't be opened."""
         keeper = Keeper(self._loop, self._directory, self._papers, lambda text: journal.incident("papers_not_kept", text))
-        exchange = Exchange(self._papers, links, peer, journal, self._follow)
+        exchange = Exchange(self._papers, links, peer.allowances, journal, self._follow)
         self._running = running = _Running(links, live, peer, journal, end, keeper, exchange)
-        if self._setup.door:
+        if self._told.door:
             running.door = await self._opened_door(signer, journal)
         running.pulse = Pulse(self._loop, BEAT_S, self._beat)
         self._follow()
@@ -288,7 +296,7 @@ class Founded:
             self._admitted,
             lambda text: journal.incident("join_door", text),
         )
-        await opened.open(Address.parse(self._setup.door))
+        await opened.open(Address.parse(self._told.door))
         return opened
 
     def _admitted(self, _peer: PeerId) -> None:
@@ -339,12 +347,6 @@ class Founded:
         if self._running is not None and not self._has_ended:
             self._has_ended = True
             self._running.end(failure, may_part)
-
-    # ---- inside -------------------------------------------------------------------------------------------------------------
-
-    def _member(self) -> Member:
-        identity, address = self._identity, next(iter(self._setup.addresses), "")
-        return Member(self._own, self._setup.own.name, address, identity.transport_key, identity.seal_key)
 
 
 @dataclass(slots=True)

@@ -57,16 +57,12 @@ def preparation(setup: Setup) -> Prepare:
     return Prepare(
         setup.own.id,
         setup.index,
-        setup.count,
+        setup.parts,
         setup.data_directory,
-        setup.task,
-        setup.data,
-        setup.training,
-        setup.codec,
-        setup.limits,
-        setup.seed,
-        setup.record,
-        setup.record_row_max,
+        seed=setup.seed,
+        record=setup.record,
+        record_row_max=setup.record_row_max,
+        **setup.learning,
     )
 
 

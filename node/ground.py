@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from node.directory import NodeDirectory
 from node.founded import Founded
 from node.listed import Listed
 from node.others import Others
-from node.setup import Setup, take
+from node.setup import FoundedOthers, ListedOthers, Setup, take
 from node.transport.links import Links
 from node.upkeep.journal import Journal
 from node.upkeep.observation import Observation
@@ -35,12 +35,21 @@ class Ground:
         self.directory = NodeDirectory(Path(setup.directory))
         stack.callback(os.close, self.directory.lock())
         self._identity = Identity.from_bytes(take(setup.secrets_fd), None)
-        self.others: Others = Founded(loop, setup, self.directory, self._identity) if setup.founded else Listed(setup)
+        self.others: Others = self._others()
         self.signer = Keyring(self._identity, self.others.members)
         self.journal = Journal(self.directory.metrics, self.directory.log, self.others.members, say)
         self.observation = Observation(setup.network, setup.own, self.others, self.journal)
         self.upkeep = Upkeep(loop, self.observation, self.journal, leave)
         stack.callback(self.upkeep.close)
+
+    def _others(self) -> Others:
+        match self.setup.others:
+            case FoundedOthers() as founded:
+                return Founded(self.loop, self.setup, founded, self.directory, self._identity)
+            case ListedOthers() as listed:
+                return Listed(self.setup, listed)
+            case _ as never:
+                assert_never(never)
 
     async def open(self, stack: AsyncExitStack, tell: Callable[[Event], None]) -> Links:
         """To its owner, and then to the others: what they do that is the peer's business it is told. Raises `Failure`."""

@@ -1,12 +1,12 @@
 """Members who were known beforehand and stay the same, as where all peers run on one machine: nothing is found out."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from node.live_peer import LivePeer
 from node.others import End
-from node.setup import Setup
+from node.setup import ListedOthers, Setup
 from node.transport.links import Links
 from node.upkeep.control import Answers
 from node.upkeep.journal import Journal
@@ -26,11 +26,12 @@ class Listed:
     dials_loopback = True  # whoever wrote the list meant it
     epoch_before = 0
 
-    def __init__(self, setup: Setup) -> None:
-        self.members: Mapping[PeerId, Member] = {member.id: member for member in setup.members}
+    def __init__(self, setup: Setup, listed: ListedOthers) -> None:
+        self.members: Mapping[PeerId, Member] = {member.id: member for member in listed.members}
         self.answers: Answers = {}
-        self._setup = setup
-        self._charter = _charter(setup)
+        self._plan = static_plan(setup.own.id, listed.send_to, listed.weights)
+        self._neighbors = max(1, len(listed.weights) - 1)
+        self._charter = _charter(setup, self.members)
 
     @property
     def network_id(self) -> bytes:
@@ -38,11 +39,11 @@ class Listed:
 
     @property
     def neighbors_most(self) -> int:
-        return max(1, len(self._setup.weights) - 1)
+        return self._neighbors
 
     @property
     def neighbors_held(self) -> int:
-        return self.neighbors_most
+        return self._neighbors
 
     def keys_of(self, peer: PeerId) -> tuple[bytes, ...]:
         return (self.members[peer].transport_key,)
@@ -60,7 +61,7 @@ class Listed:
         return replace(self._charter, schema=schema, update_bytes=update_bytes)
 
     def planned(self, signer: Keyring, boot: Boot) -> tuple[Plan, Liveness | None]:
-        return static_plan(self._setup.own.id, self._setup.send_to, self._setup.weights), None
+        return self._plan, None
 
     async def begin(self, signer: Keyring, links: Links, live: LivePeer, peer: Peer, journal: Journal, end: End) -> None:
         pass
@@ -75,8 +76,8 @@ class Listed:
         return None
 
 
-def _charter(setup: Setup) -> Charter:
+def _charter(setup: Setup, members: Iterable[PeerId]) -> Charter:
     """Nobody vouched for them: a digest of who they are stands for a root key. Whatever model the trainer makes is right."""
-    everyone = b"".join(sorted(member.id for member in setup.members))
+    everyone = b"".join(sorted(members))
     founders = hashlib.blake2b(everyone, digest_size=32, person=b"p2pfl/founders").digest()
     return Charter(setup.network, founders, b"", 0, setup.gossip)

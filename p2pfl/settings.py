@@ -1,7 +1,7 @@
-"""The sections of a scenario or a network file that say what is learned and how it is gossiped, and how a bad one is refused.
+"""The sections that say what is learned and how it is gossiped, and how a bad one is refused.
 
-A live network's file and a simulation's scenario share these sections unchanged. Parsing is strict: unknown keys and wrong
-types are refused, all at once, each with its place and the nearest known key.
+The terms of a live network and a simulation's scenario share these sections unchanged. Parsing is strict: unknown keys and
+wrong types are refused, all at once, each with its place and the nearest known key.
 """
 
 import difflib
@@ -153,6 +153,23 @@ class LimitsSection(Section):
     """
 
     max_abs: float = Field(default=1e3, gt=0, allow_inf_nan=False)
+
+
+class Agreement(Section):
+    """What all peers of a run agree on, simulated or real, beside the graph and how long it takes."""
+
+    seed: int = Field(default=7, ge=0, lt=2**32, strict=True)  # what numpy and networkx take
+    task: TaskSection = TaskSection()
+    data: DataSection = DataSection()
+    training: TrainingSection = TrainingSection()
+    gossip: GossipSection = GossipSection()
+    codec: CodecSection = CodecSection()
+    limits: LimitsSection = LimitsSection()
+
+    @property
+    def of_a_trainer(self) -> dict[str, dict[str, Any]]:
+        """The sections that a trainer needs, as plain tables."""
+        return {name: getattr(self, name).model_dump() for name in ("task", "data", "training", "codec", "limits")}
 
 
 Parsed = TypeVar("Parsed", bound=BaseModel)

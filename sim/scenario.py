@@ -22,17 +22,7 @@ from pydantic import BaseModel, Field, PrivateAttr
 
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.learning.task import Task
-from p2pfl.settings import (
-    CodecSection,
-    DataSection,
-    GossipSection,
-    LimitsSection,
-    Section,
-    TaskSection,
-    TopologySection,
-    TrainingSection,
-    parse,
-)
+from p2pfl.settings import Agreement, Section, TopologySection, parse
 from sim.churn import ChurnSection
 from sim.fault import FaultSection
 from sim.network import ComputeSection, NetworkSection
@@ -50,18 +40,11 @@ class OutputSection(Section):
     alone: bool = True
 
 
-class _Settings(Section):
+class _Settings(Agreement):
     peers: int = Field(default=8, ge=1, le=PEERS_MAX, strict=True)
     rounds: int = Field(default=20, ge=1, le=ROUNDS_MAX, strict=True)
-    seed: int = Field(default=7, ge=0, lt=2**32, strict=True)  # what numpy and networkx take
     engine: Literal["auto", "events", "batch"] = "auto"
-    task: TaskSection = TaskSection()
-    data: DataSection = DataSection()
-    training: TrainingSection = TrainingSection()
     topology: TopologySection = TopologySection()
-    gossip: GossipSection = GossipSection()
-    codec: CodecSection = CodecSection()
-    limits: LimitsSection = LimitsSection()
     network: NetworkSection = NetworkSection()
     compute: ComputeSection = ComputeSection()
     churn: ChurnSection = ChurnSection()

@@ -19,11 +19,8 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from node import processes, setup
-from node.directory import NodeDirectory
-from node.entropy import SystemEntropy
-from node.local.run import local_network
+from node.local.network import local_network
 from node.network import STOP
-from node.network_file import neighborhoods, sections_of
 from node.setup import Setup
 from node.training.channel import LoopChannel
 from node.transport.sockets import Patience
@@ -142,13 +139,13 @@ class Cluster:
         differs: Mapping[int, Mapping[str, Any]] | None = None,
         **sections: Any,
     ) -> None:
-        """`differs` is what a node is told otherwise than the rest: fields of its `Setup`. `updates` and `open_links`: as the
+        """`differs` is what a node is told otherwise than the rest: sections of its trainer. `updates` and `open_links`: as the
         options of `watched`."""
         self.directory = directory
         self._options = json.dumps({"patience": _fields(patience), "updates": updates, "open": open_links})
         self._differs = differs or {}
         self._pace_s = pace_s
-        self.network, identities = local_network(
+        self.network = local_network(
             [f"node-{i}" for i in range(count)],
             name="fault bench",
             rounds=rounds,
@@ -157,7 +154,6 @@ class Cluster:
             task=dict(task),
             **{"training": {"local_steps": 2, "batch_size": 16}, **sections},
         )
-        self._neighborhoods = neighborhoods(self.network, "bench")
         self.nodes = [
             Node(
                 i,
@@ -167,7 +163,7 @@ class Cluster:
                 member.address,
                 Proxy(member.address, self._who),
             )
-            for i, (identity, member) in enumerate(zip(identities, self.network.members, strict=True))
+            for i, (identity, member) in enumerate(zip(self.network.identities, self.network.members, strict=True))
         ]
         self._mounts: list[Path] = []
         self._changed = asyncio.Event()
@@ -181,6 +177,8 @@ class Cluster:
         try:
             for node in self.nodes:
                 node.address = await node.proxy.start()
+            members = zip(self.network.members, self.nodes, strict=True)
+            self.network = replace(self.network, members=tuple(replace(m, address=node.address) for m, node in members))
             for node in self.nodes:
                 self.start(node)
             await self.until(lambda: all(node.is_up for node in self.nodes))
@@ -197,7 +195,6 @@ class Cluster:
     def start(self, node: Node) -> None:
         """A new life of this node, in the same folder."""
         assert not node.is_running
-        NodeDirectory(node.folder).create()
         ours, theirs = socket.socketpair()
         told = self._setup(node, theirs.fileno())
         fd = setup.to_fd(told)
@@ -218,27 +215,16 @@ class Cluster:
 
     def _setup(self, node: Node, parent_fd: int) -> Setup:
         """The one place that knows how a node comes to be."""
-        members = tuple(
-            replace(member, address=other.address) for member, other in zip(self.network.members, self.nodes, strict=True)
-        )
-        neighborhood = self._neighborhoods[node.index]
-        told = Setup(
-            network=self.network.name,
-            index=node.index,
-            members=members,
-            secrets_fd=setup.hold(node.identity.to_bytes(None, SystemEntropy())),
+        differs = self._differs.get(node.index, {})
+        told = self.network.setup(
+            node.index,
+            node.folder,
             listen=node.listens,
-            directory=str(node.folder),
-            seed=self.network.seed,
-            gossip=self.network.rules,
-            send_to=neighborhood.send_to,
-            weights=neighborhood.weights,
-            **sections_of(self.network),
             pace_s=self._pace_s,
             parent_fd=parent_fd,
             zygote_fd=self._requests.fileno(),
         )
-        return replace(told, **self._differs.get(node.index, {}))
+        return replace(told, learning={**told.learning, **differs})
 
     def kill(self, node: Node) -> None:
         """SIGKILL to both of its processes; returns when the kernel has them no more."""

@@ -3,9 +3,23 @@
 import os
 import subprocess
 import sys
+import tomllib
+from contextlib import suppress
 from pathlib import Path
 
-from node.local.run import _free_ports
+from node import node_settings
+from node.admission.founding import found, own_record, settle
+from node.admission.office import Office
+from node.admission.terms import Terms
+from node.directory import NodeDirectory
+from node.entropy import SystemEntropy
+from node.local.network import free_ports
+from node.moment import believed_time
+from node.node_settings import NodeSettings
+from p2pfl.failure import Failure
+from p2pfl.protocol.admission.certificate import MEMBER_DAYS_MAX
+from p2pfl.protocol.identity import Identity
+from p2pfl.settings import parse
 
 P2PFL = [sys.executable, "-m", "p2pfl"]
 
@@ -54,18 +68,36 @@ def reached(process: "subprocess.Popen[str]", step: int) -> int:
     return first
 
 
-def network_of(names: list[str], directory: Path, head: str) -> Path:
-    """A folder with keys for each name, and the file that lists them."""
-    blocks = []
-    for name, port in zip(names, _free_ports(len(names)), strict=True):
-        made = p2pfl(
-            *("node", "init", "--name", name, "--dir", name, "--address", f"127.0.0.1:{port}", "--no-passphrase"), cwd=directory
-        )
-        assert made.returncode == 0, made.stderr
-        blocks.append(made.stdout)
-    path = directory / "wards.toml"
-    path.write_text(head + "\n".join(blocks), encoding="utf-8")
-    return path
+def network_of(names: list[str], directory: Path, terms: str = "", settings: list[NodeSettings] | None = None) -> None:
+    """A folder with a node for each name, on loopback unless these `settings` say otherwise. The first founded the network by
+    these terms (TOML), its root key certified the others, and each has the papers of all, as if it had met them before."""
+    folders = {name: NodeDirectory(directory / name) for name in names}
+    own = dict(zip(names, settings or [on_loopback() for _ in names], strict=True))
+    first, *others = names
+    found("wards", first, folders[first], parse(Terms, tomllib.loads(terms), "a test"), own[first], None)
+    office, now = Office.open(folders[first], None, lambda: ""), believed_time()
+    known, credentials = office.papers, {}
+    for name in others:
+        folder, identity = folders[name], Identity.generate(SystemEntropy())
+        folder.create()
+        folder.write_identity(identity.to_bytes(None, SystemEntropy()))
+        credentials[name] = office.authority.vouch(identity.peer_id, name, now, MEMBER_DAYS_MAX, serial=int(now))
+        record = own_record(identity, name, known.roster.network, folder, own[name], now)
+        known.roster.learn(credentials[name].data, record.data, now)
+        node_settings.save(folder, own[name])
+    for name in others:
+        settle(folders[name], credentials[name], known.charters, known.roster)
+    folders[first].write(folders[first].roster, known.roster.to_bytes())
+
+
+def on_loopback() -> NodeSettings:
+    """At a free port with a free one after it."""
+    while True:
+        (port,) = free_ports(1)
+        with suppress(Failure):
+            settings = node_settings.settings_of("a test", listen=f"127.0.0.1:{port}")
+            node_settings.refuse_busy(*settings.places)
+            return settings
 
 
 def children_of(pid: int) -> set[int]:

@@ -12,7 +12,8 @@ import pytest
 import zmq
 
 from node.entropy import SystemEntropy
-from node.local.run import LocalRun, local_network, run_local
+from node.local.network import local_network
+from node.local.run import LocalRun, run_local
 from node.network import Network
 from node.setup import Setup
 from node.upkeep.journal import Journal
@@ -24,7 +25,7 @@ ROUNDS = 12
 
 
 def two_peers(directory: Path, watch: Callable[[LocalRun], None], **sections: Any) -> LocalRun:
-    network, identities = local_network(
+    network = local_network(
         ["a", "b"],
         name="degraded",
         rounds=ROUNDS,
@@ -33,7 +34,7 @@ def two_peers(directory: Path, watch: Callable[[LocalRun], None], **sections: An
         gossip={"floor_s": 0.1, "ceiling_s": 5.0},
         **sections,
     )
-    return run_local(network, identities, directory, pace_s=0.05, watch=watch)
+    return run_local(network, directory, pace_s=0.05, watch=watch)
 
 
 @pytest.mark.fault("trainer")
@@ -81,7 +82,7 @@ def test_a_stranger_who_knows_our_key_is_counted_and_told_of(tmp_path: Path) -> 
         def watch(run: LocalRun) -> None:
             if not knocked and run.peers[0].step == 1:
                 stranger.curve_publickey, stranger.curve_secretkey = zmq.curve_keypair()
-                stranger.curve_serverkey = bytes.fromhex(run.network.member[0].transport)
+                stranger.curve_serverkey = run.network.members[0].transport_key
                 knocked.append(f"tcp://{run.peers[0].address}")
                 stranger.connect(knocked[0])
 

@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from node.local.demo import kill_from
-from node.local.run import Kill, local_network, run_local
+from node.local.network import local_network
+from node.local.run import Kill, run_local
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.report.record_json import from_json
 from tests.nodes import children_of, line_with, p2pfl, started
@@ -38,7 +39,7 @@ def test_three_peers_learn_together_and_leave_a_report_and_a_model(tmp_path: Pat
 
 
 def test_the_others_go_on_when_a_peer_is_killed(tmp_path: Path) -> None:
-    network, identities = local_network(
+    network = local_network(
         [f"peer-{i}" for i in range(4)],
         name="kill",
         rounds=30,
@@ -46,7 +47,7 @@ def test_the_others_go_on_when_a_peer_is_killed(tmp_path: Path) -> None:
         training={"local_steps": 1},
         gossip={"floor_s": 0.05, "ceiling_s": 2.0},
     )
-    run = run_local(network, identities, tmp_path, kills=[Kill(2, 0.3)], pace_s=0.05)
+    run = run_local(network, tmp_path, kills=[Kill(2, 0.3)], pace_s=0.05)
     assert [peer.state for peer in run.peers] == ["done", "done", "killed", "done"]
     assert all(peer.step == 30 for peer in run.peers if peer.state == "done")
     waited = max(line["waited_s"] for peer in run.peers for line in peer.rounds[1:])

@@ -18,18 +18,16 @@ from node.directory import NodeDirectory
 from p2pfl.failure import ExitCode
 from tests.nodes import network_of, p2pfl
 
-HEAD = 'name = "wards"\n[topology]\nkind = "path"\n'
-
 
 @pytest.fixture(scope="module")
 def wards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wards")
-    network_of(["a", "b"], folder, HEAD)
+    network_of(["a", "b"], folder)
     return folder
 
 
-def patient(wards: Path, name: str = "a", network: Path | None = None, listen: str = "127.0.0.1:0") -> Patient:
-    return Patient(NodeDirectory(wards / name), listen, network, None)
+def patient(wards: Path, name: str = "a", listen: str | None = None) -> Patient:
+    return Patient(NodeDirectory(wards / name), listen, None)
 
 
 def finding(patient: Patient, name: str) -> Finding:
@@ -39,7 +37,7 @@ def finding(patient: Patient, name: str) -> Finding:
 
 def test_a_healthy_machine_is_ok_in_every_line_and_torch_is_not_imported(wards: Path) -> None:
     code = "import sys; from p2pfl.__main__ import main; code = main(); assert 'torch' not in sys.modules; sys.exit(code)"
-    asked = ["doctor", "--dir", "a", "--network", "wards.toml", "--listen", "127.0.0.1:0", "--json"]
+    asked = ["doctor", "--dir", "a", "--json"]
     ended = subprocess.run([sys.executable, "-c", code, *asked], cwd=wards, capture_output=True, text=True)
     assert ended.returncode == 0, ended
     data = json.loads(ended.stdout)["data"]
@@ -93,20 +91,25 @@ def test_an_identity_that_is_damaged_is_to_be_mended(wards: Path, tmp_path: Path
     whole = (wards / "a" / "identity").read_bytes()
     (tmp_path / "identity").write_bytes({"truncated": whole[:50], "empty": b"", "nothing of ours": b"\x80" * 300}[kept])
     (tmp_path / "identity").chmod(0o600)
-    assert finding(Patient(NodeDirectory(tmp_path), "127.0.0.1:0", None, None), "identity").mend
+    assert finding(Patient(NodeDirectory(tmp_path), "127.0.0.1:0", None), "identity").mend
 
 
-def test_a_network_file_that_does_not_list_this_node_is_told_of(wards: Path, tmp_path: Path) -> None:
-    network_of(["c", "d"], tmp_path, HEAD)
-    assert "not among the 2 members" in finding(patient(wards, network=tmp_path / "wards.toml"), "network").text
-    assert finding(patient(wards, network=tmp_path / "no.toml"), "network").mend
+def test_papers_of_another_network_are_told_of(wards: Path, tmp_path: Path) -> None:
+    network_of(["c"], tmp_path)
+    roster = wards / "b" / "roster"
+    kept = roster.read_bytes()
+    roster.write_bytes((tmp_path / "c" / "roster").read_bytes())
+    try:
+        assert finding(patient(wards, "b"), "network").mend
+    finally:
+        roster.write_bytes(kept)
 
 
 @pytest.mark.fault("clocks")
 @pytest.mark.parametrize(("now", "is_right"), [(0.0, False), (1e9, False), (moment.RELEASED + 1, True), (2e9, True)])
-def test_a_clock_before_this_version_is_wrong(wards: Path, monkeypatch: pytest.MonkeyPatch, now: float, is_right: bool) -> None:
+def test_a_clock_before_this_version_is_wrong(monkeypatch: pytest.MonkeyPatch, now: float, is_right: bool) -> None:
     monkeypatch.setattr(doctor.time, "time", lambda: now)
-    assert (finding(patient(wards), "clock").mend == "") is is_right
+    assert (finding(Patient(None, "127.0.0.1:0", None), "clock").mend == "") is is_right
 
 
 @pytest.mark.fault("clocks")
@@ -114,7 +117,7 @@ def test_a_clock_behind_the_newest_start_is_wrong(tmp_path: Path, monkeypatch: p
     (tmp_path / "boot").write_text("1900000000\n")
     for now, is_right in ((1.9e9 - 3601, False), (1.9e9 - 3599, True)):
         monkeypatch.setattr(doctor.time, "time", lambda now=now: now)
-        assert (finding(Patient(NodeDirectory(tmp_path), "127.0.0.1:0", None, None), "clock").mend == "") is is_right
+        assert (finding(Patient(NodeDirectory(tmp_path), "127.0.0.1:0", None), "clock").mend == "") is is_right
 
 
 def test_little_disk_memory_and_few_files_are_told_of(wards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +138,7 @@ def test_a_member_of_a_founded_network_is_told_of_its_ports_its_standing_and_whe
     where = ("--node", "a", "--dir", "a", "--listen", "127.0.0.1:45671", "--no-passphrase")
     made = p2pfl("network", "create", "wards", "--task", "digits", *where, cwd=tmp_path)
     assert made.returncode == 0, made.stderr
-    member = Patient(NodeDirectory(tmp_path / "a"), None, None, None)
+    member = Patient(NodeDirectory(tmp_path / "a"), None, None)
     assert finding(member, "network") == Finding("network", "wards: 1 members, this node is a")
     assert member.places == ("127.0.0.1:45671", "127.0.0.1:45672")
     now = time.time()

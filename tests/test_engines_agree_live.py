@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from node.local.network import local_network
 from node.local.outcome import mixed_vectors
-from node.local.run import local_network, run_local
+from node.local.run import run_local
 from sim.batch import run_batch
 from tests.worlds import world
 
@@ -19,7 +20,7 @@ PATIENT = {"floor_s": 60.0, "ceiling_s": 60.0, "gather_s": 60.0}
 
 def live_vectors(topology: str, peers: int, rounds: int, directory: Path, **training: Any) -> np.ndarray:
     """The final vectors [peers, D] of as many pairs of processes."""
-    network, identities = local_network(
+    network = local_network(
         [f"peer-{i}" for i in range(peers)],
         name="agreement",
         seed=7,
@@ -30,7 +31,7 @@ def live_vectors(topology: str, peers: int, rounds: int, directory: Path, **trai
         topology={"kind": topology},
         gossip=PATIENT,
     )
-    run = run_local(network, identities, directory)
+    run = run_local(network, directory)
     assert [peer.state for peer in run.peers] == ["done"] * peers
     assert all(not line["missing"] and not line["rejected"] for peer in run.peers for line in peer.rounds)
     return np.stack([mixed_vectors(peer)[-1] for peer in run.peers])

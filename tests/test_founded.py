@@ -21,9 +21,9 @@ from node.admission.founding import found
 from node.admission.joining import join, new_identity
 from node.admission.office import Office, revoke
 from node.admission.terms import Terms
-from node.commands.starting import prepared_founded
+from node.commands.starting import prepared
 from node.directory import NodeDirectory
-from node.local.run import _free_ports
+from node.local.network import free_ports
 from node.network import Network
 from node.node_settings import NodeSettings, settings_of
 from node.upkeep.control import Caller
@@ -117,7 +117,7 @@ def ended_after(*wards: Ward) -> Iterator[None]:
 
 def settings() -> NodeSettings:
     while True:
-        (port,) = _free_ports(1)
+        (port,) = free_ports(1)
         if port < 65535:
             return settings_of("a test", listen=f"127.0.0.1:{port}")
 
@@ -212,7 +212,7 @@ def test_membership_hears_that_nobody_listens_where_a_member_was(tmp_path: Path,
         return hear(membership, now, peer)
 
     monkeypatch.setattr(Membership, "dial_refused", dial_refused)
-    told = prepared_founded(ann.folder, identity_in(ann.folder, None), node_settings.load(ann.folder))
+    told = prepared(ann.folder, identity_in(ann.folder, None), node_settings.load(ann.folder))
 
     async def run() -> int:
         async with asyncio.timeout(LIMIT_S):

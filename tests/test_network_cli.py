@@ -367,7 +367,7 @@ def test_joining_can_be_starting(desk: Desk, becoming: list[Setup]) -> None:
     desk.is_refused("node", "start", "--dir", "b")
     assert [told.own.name for told in becoming] == ["node-b", "node-b"]
     desk.is_refused("node", "start", "--dir", "a")
-    assert becoming[-1].task == {"name": f"{desk.path}/wards.py:task"}
+    assert becoming[-1].learning["task"] == {"name": f"{desk.path}/wards.py:task"}
 
 
 def test_addresses_that_others_reach_are_what_invites_and_records_say(desk: Desk) -> None:

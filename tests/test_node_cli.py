@@ -10,7 +10,7 @@ import pytest
 
 from tests.nodes import children_of, line_with, network_of, p2pfl, reached, started
 
-HEAD = 'name = "wards"\nrounds = 100000\n[topology]\nkind = "path"\n[training]\nlocal_steps = 1\n[gossip]\nfloor_s = 0.5\n'
+HEAD = 'rounds = 100000\n[topology]\noverlay = "ring"\n[training]\nlocal_steps = 1\n[gossip]\nfloor_s = 0.5\n'
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def wards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.net
 def test_a_node_that_was_stopped_goes_on_where_it_was_and_leaves_nothing_behind(wards: Path) -> None:
-    a, b = (started("node", "start", "--dir", name, "--network", "wards.toml", cwd=wards) for name in "ab")
+    a, b = (started("node", "start", "--dir", name, cwd=wards) for name in "ab")
     for process in (a, b):
         reached(process, 3)
     theirs = children_of(a.pid)
@@ -33,7 +33,7 @@ def test_a_node_that_was_stopped_goes_on_where_it_was_and_leaves_nothing_behind(
     assert (a.returncode, (wards / "a" / "model.safetensors").exists()) == (143, True)
     assert not any(psutil.pid_exists(pid) for pid in theirs)
 
-    again = started("node", "start", "--dir", "a", "--network", "wards.toml", cwd=wards)  # its port is free again
+    again = started("node", "start", "--dir", "a", cwd=wards)  # its port is free again
     assert reached(again, 5) >= 3
     for process in (again, b):
         process.send_signal(signal.SIGINT)
@@ -44,9 +44,9 @@ def test_a_node_that_was_stopped_goes_on_where_it_was_and_leaves_nothing_behind(
     assert steps == sorted(steps)
 
 
-def refused(wards: Path, *changes: str, network: str = "wards.toml") -> tuple[int, str]:
+def refused(wards: Path, *changes: str) -> tuple[int, str]:
     """The exit code, and the one line that `p2pfl node start` says."""
-    ended = p2pfl("node", "start", "--dir", "a", "--network", network, *changes, cwd=wards)
+    ended = p2pfl("node", "start", "--dir", "a", *changes, cwd=wards)
     lines = [line for line in ended.stderr.splitlines() if "listens at" not in line]
     assert len(lines) == 1 and ended.stdout == "", ended
     return ended.returncode, lines[0]
@@ -55,7 +55,7 @@ def refused(wards: Path, *changes: str, network: str = "wards.toml") -> tuple[in
 @pytest.mark.net
 def test_a_node_leaves_a_model_that_is_as_good_as_its_last_line_says(tmp_path: Path) -> None:
     network_of(["a", "b"], tmp_path, HEAD.replace("100000", "3").replace("local_steps = 1\n", "local_steps = 60\n"))
-    a, b = (started("node", "start", "--dir", name, "--network", "wards.toml", cwd=tmp_path) for name in "ab")
+    a, b = (started("node", "start", "--dir", name, cwd=tmp_path) for name in "ab")
     for process in (a, b):
         line_with(process, "ended after round 3")
         model = line_with(process, "model    ").split()[1]
@@ -85,19 +85,13 @@ def test_keys_that_others_can_read_are_one_line_and_exit_code_6(wards: Path) -> 
     assert (code, "chmod 600" in line) == (6, True)
 
 
-def test_a_missing_folder_a_missing_file_and_a_bad_key_are_each_one_line(wards: Path) -> None:
-    assert refused(wards, "--dir", "nowhere")[0] == 6
-    code, line = refused(wards, network="ward.toml")
-    assert (code, "Did you mean wards.toml?" in line) == (3, True)
-    (wards / "bad.toml").write_text((wards / "wards.toml").read_text().replace("rounds =", "ruonds ="))
-    code, line = refused(wards, network="bad.toml")
-    assert (code, "did you mean 'rounds'?" in line) == (3, True)
-
-
-def test_a_network_file_never_names_code(wards: Path) -> None:
-    (wards / "code.toml").write_text('task = { name = "evil.py:task" }\n' + (wards / "wards.toml").read_text())
-    code, line = refused(wards, network="code.toml")
-    assert (code, "--task evil.py:task" in line) == (3, True)
+def test_a_missing_folder_and_a_missing_charter_are_each_one_line(wards: Path) -> None:
+    assert refused(wards, "--dir", "nowhere")[0] == 3
+    charter = wards / "a" / "charter"
+    charter.rename(wards / "charter")
+    code, line = refused(wards)
+    (wards / "charter").rename(charter)
+    assert (code, "no member of a network is here" in line) == (6, True)
 
 
 def test_a_folder_of_data_must_be_there(wards: Path) -> None:
@@ -105,20 +99,20 @@ def test_a_folder_of_data_must_be_there(wards: Path) -> None:
 
 
 @pytest.mark.fault("settings")
-@pytest.mark.net
-def test_a_wrong_task_is_one_line_though_the_trainer_found_it(wards: Path) -> None:
+def test_a_wrong_task_is_one_line(wards: Path) -> None:
     code, line = refused(wards, "--task", "digist")
     assert (code, "'digits'" in line) == (3, True)
 
 
 def test_with_nobody_to_ask_a_passphrase_is_not_waited_for(wards: Path) -> None:
-    ended = p2pfl("node", "init", "--name", "c", "--dir", "c", cwd=wards)
+    ended = p2pfl("node", "init", "--name", "c", "--dir", "c", "--request", "c.request", cwd=wards)
     assert (ended.returncode, ended.stdout) == (6, "")
     assert "--no-passphrase" in ended.stderr and ended.stderr.count("\n") == 1
     assert not (wards / "c").exists()
 
 
-def test_a_bad_address_makes_no_folder(wards: Path) -> None:
-    ended = p2pfl("node", "init", "--name", "c", "--dir", "c", "--no-passphrase", "--address", "somewhere", cwd=wards)
-    assert (ended.returncode, ended.stderr.count("\n"), ended.stderr.count("not an address")) == (2, 1, 1)
-    assert not (wards / "c").exists()
+def test_a_bad_name_and_no_place_for_the_request_make_no_folder(wards: Path) -> None:
+    for code, *changes in ((3, "--name", "", "--request", "c.request"), (2, "--name", "c")):
+        ended = p2pfl("node", "init", "--dir", "c", "--no-passphrase", *map(str, changes), cwd=wards)
+        assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (code, "", 1), ended
+        assert not (wards / "c").exists()

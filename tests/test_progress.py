@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from node.local.network import local_network
 from node.local.outcome import write_mean_model
 from node.local.progress import _drawn, _lines, missed
-from node.local.run import LocalPeer, LocalRun, local_network
+from node.local.run import LocalPeer, LocalRun
 from p2pfl.failure import Failure
 
 
 def run_of(*peers: LocalPeer) -> LocalRun:
-    network, _ = local_network([peer.name for peer in peers], name="shown", rounds=20)
+    network = local_network([peer.name for peer in peers], name="shown", rounds=20)
     return LocalRun(network, (), False, list(peers))
 
 

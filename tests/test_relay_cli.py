@@ -10,7 +10,7 @@ import pytest
 from node.admission import papers
 from node.commands.starting import UNREACHED
 from node.directory import NodeDirectory
-from node.setup import Setup
+from node.setup import FoundedOthers, Setup
 from p2pfl.protocol.admission.certificate import Role
 from tests.nodes import environment
 from tests.test_network_cli import TASK, Desk, answering, becoming, desk, two_ports
@@ -67,8 +67,9 @@ def test_a_relay_starts_with_nothing_to_learn(desk: Desk, becoming: list[Setup])
         desk.does(*desk.joining(line))
     desk.is_refused("node", "start", "--dir", "b")
     (told,) = becoming
-    assert told.is_relay and told.addresses and told.door
-    assert not any((told.task, told.data, told.training, told.codec, told.limits, told.data_directory))
+    assert isinstance(told.others, FoundedOthers)
+    assert told.is_relay and told.others.addresses and told.others.door
+    assert not told.learning and not told.data_directory
 
 
 NEEDED = """
@@ -105,7 +106,8 @@ def test_a_node_that_nobody_can_reach_opens_no_port_and_states_no_address(desk: 
     assert known.roster.records[own].addresses == ()
     desk.is_refused("node", "start", "--dir", "b")
     (told,) = becoming
-    assert (told.listen, told.addresses, told.door, told.dials_loopback) == (UNREACHED, (), "", True)
+    assert isinstance(told.others, FoundedOthers)
+    assert (told.listen, told.others.addresses, told.others.door, told.others.dials_loopback) == (UNREACHED, (), "", True)
     doctor = desk.does("doctor", "--dir", "b")
     assert "none is opened to others" in doctor.out
     invite = desk.does("network", "invite", "--dir", "b", "--key", "a/root.key", "--json").data
@@ -116,7 +118,7 @@ def test_whether_a_node_can_be_reached_may_change(desk: Desk, becoming: list[Set
     a = desk.founds()
     for words in (("--outbound-only",), (), ("--reachable",), ()):
         desk.is_refused("node", "start", "--dir", "a", *words)
-    assert [bool(told.addresses) for told in becoming] == [False, False, True, True]
+    assert [bool(told.own.address) for told in becoming] == [False, False, True, True]
     assert json.loads(a.settings.read_text())["outbound_only"] is False
 
 

@@ -26,8 +26,8 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
     (tmp_path / "units").mkdir()
     (tmp_path / "ward-a").mkdir()
     (tmp_path / "ward-a" / "identity").touch()
-    (tmp_path / "wards.toml").touch()
-    return Service("ward-a", tmp_path / "ward-a", tmp_path / "wards.toml")
+    (tmp_path / "ward-a" / "node.json").touch()
+    return Service("ward-a", tmp_path / "ward-a")
 
 
 def settings(text: str) -> dict[str, str]:
@@ -72,19 +72,19 @@ def test_it_is_shut_in(node: Service) -> None:
     assert settings(unit_of(replace(node, user=ME)))["User"] == ME
 
 
-def test_a_member_of_a_founded_network_needs_no_file_but_its_folder(node: Service) -> None:
-    with pytest.raises(Failure, match="no member of a network is here"):
-        checked(replace(node, network=None))
-    (node.directory / "node.json").touch()
-    member = checked(replace(node, network=None, user="root"))
+def test_a_member_needs_no_file_but_its_folder(node: Service) -> None:
+    member = checked(replace(node, user="root"))
     assert settings(unit_of(member))["ExecStart"].endswith(f"node start --dir {node.directory}")
     assert "LoadCredential" not in unit_of(member)
+    (node.directory / "node.json").unlink()
+    with pytest.raises(Failure, match="no member of a network is here"):
+        checked(node)
 
 
 def test_the_passphrase_is_handed_over_by_systemd_and_in_no_command_line(node: Service) -> None:
     text = unit_of(replace(node, passphrase=Path("/etc/p2pfl/secret")))
     assert "LoadCredential=passphrase:/etc/p2pfl/secret" in text
-    assert settings(text)["ExecStart"].endswith("--network %d/network.toml --passphrase-file %d/passphrase")
+    assert settings(text)["ExecStart"].endswith(" --passphrase-file %d/passphrase")
 
 
 @pytest.mark.fault("hostile names")
@@ -105,7 +105,6 @@ def test_systemd_understands_it(node: Service, tmp_path: Path, user: str) -> Non
 
 MISTAKES = {
     "no folder": ({"directory": Path("/nowhere/x")}, "no member of a network is here"),
-    "no network": ({"network": Path("/nowhere/x.toml")}, "there is no such file"),
     "a name that is a path": ({"name": "../x"}, "letters, digits"),
     "no amount": ({"memory_max": "lots"}, "is no amount of memory"),
     "no user": ({"user": "nobody-of-that-name"}, "there is no such user"),

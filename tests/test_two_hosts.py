@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from node.node_settings import settings_of
 from tests import namespaces
 from tests.namespaces import Host
-from tests.nodes import P2PFL, environment, line_with, p2pfl
+from tests.nodes import P2PFL, environment, line_with, network_of
 
 pytestmark = [
     pytest.mark.net,
     pytest.mark.skipif(not namespaces.can_make(), reason="two hosts take root and network namespaces"),
 ]
-HEAD = 'name = "wards"\nrounds = 100000\n[task]\nname = "digits"\nmodel = "softmax"\n[topology]\nkind = "path"\n'
-HEAD += "[training]\nlocal_steps = 1\n[gossip]\nfloor_s = 0.3\nceiling_s = 1.0\n"
+SETTINGS = 'rounds = 100000\n[task]\nname = "digits"\nmodel = "softmax"\n[topology]\noverlay = "ring"\n'
+SETTINGS += "[training]\nlocal_steps = 1\n[gossip]\nfloor_s = 0.3\nceiling_s = 1.0\n"
 PORT = 7780
 
 
@@ -45,13 +46,13 @@ def named(hosts: tuple[Host, Host], a: str, b: str) -> None:
 
 
 def two_nodes(folder: Path, hosts: tuple[Host, Host]) -> list["subprocess.Popen[str]"]:
-    blocks = []
-    for name in "ab":
-        address = f"{name}.ward:{PORT}"
-        made = p2pfl("node", "init", "--name", name, "--dir", name, "--address", address, "--no-passphrase", cwd=folder)
-        assert made.returncode == 0, made.stderr
-        blocks.append(made.stdout)
-    (folder / "wards.toml").write_text(HEAD + "\n".join(blocks))
+    """Each listens everywhere, and states its name."""
+    network_of(
+        ["a", "b"],
+        folder,
+        SETTINGS,
+        [settings_of("a test", listen=f"0.0.0.0:{PORT}", addresses=(f"{name}.ward:{PORT}",)) for name in "ab"],
+    )
     return [
         subprocess.Popen(
             host.command(
@@ -62,10 +63,6 @@ def two_nodes(folder: Path, hosts: tuple[Host, Host]) -> list["subprocess.Popen[
                 "start",
                 "--dir",
                 name,
-                "--network",
-                "wards.toml",
-                "--listen",
-                f"0.0.0.0:{PORT}",
             ),
             cwd=folder,
             env=environment(),

@@ -53,7 +53,6 @@ class Patient:
 
     directory: NodeDirectory | None
     listen: str | None
-    network: Path | None
     passphrase: str | None
 
     @property
@@ -225,8 +224,6 @@ def _opened(patient: Patient, directory: NodeDirectory) -> PeerId | None:
 
 def _network(patient: Patient) -> Finding:
     directory = patient.directory
-    if patient.network is not None:
-        return _listed(patient, patient.network)
     if directory is None or not directory.is_founded:
         return Finding("network", "none yet")
     known = papers.read(directory)
@@ -239,15 +236,3 @@ def _network(patient: Patient) -> Finding:
     if left < RENEW_DAYS:
         return Finding("network", f"{told}; certified for {left:.0f} more days", "Have it renewed: p2pfl network sign NAME")
     return Finding("network", told)
-
-
-def _listed(patient: Patient, file: Path) -> Finding:
-    from node import network_file
-
-    network = network_file.load(file)
-    told = f"{file}: {len(network.member)} members"
-    own = _opened(patient, patient.directory) if patient.directory is not None else None
-    if own is None:
-        return Finding("network", told)
-    index = network_file.index_of(network, own, str(file))
-    return Finding("network", f"{told}, this node is one of them, at {network.member[index].address}")

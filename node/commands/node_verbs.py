@@ -11,7 +11,6 @@ import typer
 
 from node.commands.options import Addresses, Data, Directory, Json, Listen, NoPassphrase, OutboundOnly, OwnTask, PassphraseFd
 from p2pfl.answer import answer
-from p2pfl.failure import ExitCode, Failure
 from p2pfl.report.plain import plain
 
 if TYPE_CHECKING:
@@ -62,41 +61,29 @@ def demo(
 @node_app.command("init")
 def node_init(
     name: Annotated[str, typer.Option(help="What the others call this node.")],
-    directory: Directory = None,
     request: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a request to be certified here; see p2pfl network sign.")
-    ] = None,
-    relay: Annotated[bool, typer.Option("--relay", help="With --request: to carry for others, and learn nothing.")] = False,
-    address: Annotated[
-        str, typer.Option(help="HOST:PORT at which the others reach it, for a network's file.")
-    ] = "127.0.0.1:7780",
+        Path, typer.Option(metavar="FILE", help="Write the request to be certified here; see p2pfl network sign.")
+    ],
+    directory: Directory = None,
+    relay: Annotated[bool, typer.Option("--relay", help="To carry for others, and learn nothing.")] = False,
     no_passphrase: NoPassphrase = False,
     passphrase_fd: PassphraseFd = None,
     json_: Json = False,
 ) -> None:
-    """Make a node's folder and keys; writes a request to be certified, or prints the [[member]] block for a network's file.
+    """Make a node's folder and keys, and a request to be certified: for who has no invite.
 
     For example: p2pfl node init --name ward-c --request ward-c.request
     """
-    from node.admission.enrolment import enrol, enrol_by_request
+    from node.admission.enrolment import enrol
     from node.commands import place
     from node.commands.options import new_passphrase
 
     here = place.named(directory, name)
-    if relay and request is None:
-        hint = "Add --request FILE, and have that signed: p2pfl network sign FILE"
-        raise Failure("usage", "--relay is asked of the holder of the root key.", hint, ExitCode.USAGE)
-    passphrase = new_passphrase(no_passphrase, passphrase_fd)
-    if request is not None:
-        asked = enrol_by_request(name, here, request, passphrase, relay)
-        told = {"id": asked.identity.hex(), "directory": str(here.path), "request": str(request)}
-        typer.echo(answer(told) if json_ else f"request  {request}")
-        next_ = f"p2pfl node join CREDENTIAL --dir {here.path}"
-        typer.echo(f"Hand it to the holder of the root key, who runs p2pfl network sign; then: {next_}", err=True)
-        return
-    block = enrol(name, here, address, passphrase)
-    typer.echo(answer({"member": block, "directory": str(here.path)}) if json_ else block)
-    typer.echo(f"The keys are in {here.path}. Add the block above to the network's file, at every member.", err=True)
+    asked = enrol(name, here, request, new_passphrase(no_passphrase, passphrase_fd), relay)
+    told = {"id": asked.identity.hex(), "directory": str(here.path), "request": str(request)}
+    typer.echo(answer(told) if json_ else f"request  {request}")
+    next_ = f"p2pfl node join CREDENTIAL --dir {here.path}"
+    typer.echo(f"Hand it to the holder of the root key, who runs p2pfl network sign; then: {next_}", err=True)
 
 
 @node_app.command("join")
@@ -137,7 +124,7 @@ def node_join(
     done = join(line_of(line_in(line)), name or own_name(), directory, settings, opened)
     if start:
         typer.echo(f"{plain(done.member)} is a {done.role} of {plain(done.network)}", err=True)
-        _start_founded(done.directory, opened(done.directory), settings, 0)
+        _start(done.directory, opened(done.directory), settings, 0)
     if json_:
         typer.echo(answer(done.as_data()))
         return
@@ -149,9 +136,6 @@ def node_join(
 @node_app.command("start")
 def node_start(
     directory: Directory = None,
-    network: Annotated[
-        Path | None, typer.Option(metavar="FILE.toml", help="A network's file that lists its members, the same at each.")
-    ] = None,
     data: Data = None,
     task: OwnTask = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT to listen at, from now on.")] = None,
@@ -172,26 +156,22 @@ def node_start(
     from node.admission.enrolment import identity_in
     from node.commands import place
     from node.commands.options import settings_from
-    from node.commands.starting import become, prepared
 
     here = place.found(directory)
-    if network is not None:
-        told = prepared(here, network, identity_in(here, passphrase_fd, passphrase_file), listen, data, task)
-        become(replace(told, metrics_port=metrics_port or 0))
     settings = node_settings.load(here)
     given = settings_from(listen or settings.listen, list(settings.addresses), task, data)
     if outbound_only is not None:
         settings = settings.model_copy(update={"outbound_only": outbound_only})
     changed = node_settings.settings_of("p2pfl node start", **{**settings.model_dump(), **_non_empty(given)})
     identity = identity_in(here, passphrase_fd, passphrase_file)
-    _start_founded(here, identity, changed, metrics_port or 0)
+    _start(here, identity, changed, metrics_port or 0)
 
 
-def _start_founded(here: "NodeDirectory", identity: "Identity", settings: "NodeSettings", metrics_port: int) -> NoReturn:
+def _start(here: "NodeDirectory", identity: "Identity", settings: "NodeSettings", metrics_port: int) -> NoReturn:
     from node import node_settings
-    from node.commands.starting import become, prepared_founded
+    from node.commands.starting import become, prepared
 
-    told = prepared_founded(here, identity, settings)
+    told = prepared(here, identity, settings)
     node_settings.save(here, settings)
     become(replace(told, metrics_port=metrics_port))
 

@@ -16,7 +16,6 @@ Name = Annotated[str, typer.Option(help="Of the service: p2pfl-NAME.")]
 
 def doctor(
     directory: Annotated[Path | None, typer.Option("--dir", help="The node's own folder.")] = None,
-    network: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="The network's file.")] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT where the node is to listen, if not where it does.")] = None,
     passphrase_fd: PassphraseFd = None,
     json_: Json = False,
@@ -31,7 +30,7 @@ def doctor(
 
     passphrase = passphrase_from(passphrase_fd) if passphrase_fd is not None else None
     here = place.found_or_none(directory)
-    findings = examined(Patient(here, listen, network, passphrase))
+    findings = examined(Patient(here, listen, passphrase))
     typer.echo(answer(as_data(findings)) if json_ else "\n".join(lines(findings)))
     if any(finding.mend for finding in findings):
         raise typer.Exit(int(ExitCode.UNFIT))
@@ -40,9 +39,6 @@ def doctor(
 @service_app.command("install")
 def service_install(
     directory: Annotated[Path, typer.Option("--dir", help="The node's own folder.")] = Path("/var/lib/p2pfl-node"),
-    network: Annotated[
-        Path | None, typer.Option(metavar="FILE.toml", help="A network's file that lists its members, the same at each.")
-    ] = None,
     name: Name = "node",
     user: Annotated[str, typer.Option(help="Run as this user; else as one of its own, with its folder in /var/lib.")] = "",
     passphrase_file: Annotated[
@@ -65,14 +61,13 @@ def service_install(
     from node.directory import NodeDirectory
 
     here = NodeDirectory(directory.absolute())
-    if network is None and here.is_founded:
+    if here.is_founded:
         settings = node_settings.load(here)
         task, data = task or settings.task, data or (Path(settings.data) if settings.data else None)
     service = checked(
         Service(
             name=name,
             directory=directory.absolute(),
-            network=network.absolute() if network else None,
             user=user,
             passphrase=passphrase_file.absolute() if passphrase_file else None,
             data=data.absolute() if data else None,

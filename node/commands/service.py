@@ -31,13 +31,11 @@ NEVER_AGAIN = (ExitCode.USAGE, ExitCode.CONFIGURATION, ExitCode.UNFIT, ExitCode.
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the unit is made of; all paths absolute. `network` is the file of a network that lists its members; None: the folder
-    has a member of a founded one. `user` "" gives it a user of its own, made when it starts, and then its folder lies in
-    /var/lib."""
+    """What the unit is made of; all paths absolute. `user` "" gives it a user of its own, made when it starts, and then its
+    folder lies in /var/lib."""
 
     name: str
     directory: Path
-    network: Path | None
     user: str = ""
     passphrase: Path | None = None
     data: Path | None = None
@@ -58,10 +56,8 @@ def checked(service: Service) -> Service:
         raise _usage(f"--memory-max {service.memory_max!r} is no amount of memory.", "For example: --memory-max 2G")
     if any(not text.isprintable() for text in _texts(service)):
         raise _usage("A path or name has a control character in it.", "Rename it.")
-    if service.network is not None and not service.network.is_file():
-        raise Failure("no_network", f"{service.network}: there is no such file.", "Give the network's file with --network.")
     directory = NodeDirectory(service.directory)
-    if not directory.identity.exists() or (service.network is None and not directory.is_founded):
+    if not directory.identity.exists() or not directory.is_founded:
         hint = f"Make one: p2pfl network create NAME, or p2pfl node join INVITE, with --dir {service.directory}"
         raise Failure("no_identity", f"{service.directory}: no member of a network is here.", hint, ExitCode.IDENTITY)
     if service.user:
@@ -168,8 +164,6 @@ def _place(service: Service) -> Iterator[str]:
         yield "StateDirectoryMode=0700"
     yield f"WorkingDirectory={_escaped(str(service.directory))}"
     yield "UMask=0077"
-    if service.network is not None:
-        yield f"LoadCredential=network.toml:{_escaped(str(service.network))}"
     if service.passphrase is not None:
         yield f"LoadCredential=passphrase:{_escaped(str(service.passphrase))}"
 
@@ -194,8 +188,6 @@ def _walls(service: Service) -> Iterator[str]:
 
 def _command(service: Service) -> Iterator[str]:
     yield from (sys.executable, "-P", "-m", "p2pfl", "node", "start", "--dir", str(service.directory))
-    if service.network is not None:
-        yield from ("--network", "%d/network.toml")
     for option, value in (("--data", service.data), ("--task", service.task), ("--listen", service.listen)):
         if value:
             yield from (option, str(value))
@@ -204,14 +196,14 @@ def _command(service: Service) -> Iterator[str]:
 
 
 def _read(service: Service) -> tuple[Path, ...]:
-    """What the node's own user must be able to read; systemd itself reads the network's file and the passphrase."""
+    """What the node's own user must be able to read; systemd itself reads the passphrase."""
     task = service.task.rpartition(":")[0] if ".py" in service.task else ""
     given = [service.data, Path(task) if task else None]
     return (Path(sys.prefix), Path(__file__).parent, *(path for path in given if path is not None))
 
 
 def _texts(service: Service) -> Sequence[str]:
-    paths = (service.directory, service.network or "", service.passphrase, service.data, Path(sys.executable))
+    paths = (service.directory, service.passphrase, service.data, Path(sys.executable))
     return [*map(str, paths), service.task, service.listen, service.user]
 
 
@@ -233,8 +225,8 @@ def _escaped(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """As one word of a command; the two specifiers of ours stay what they are."""
-    if text in ("%d/network.toml", "%d/passphrase"):
+    """As one word of a command; the specifier of ours stays what it is."""
+    if text == "%d/passphrase":
         return text
     escaped = _escaped(text).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
     return escaped if re.fullmatch(r"[\w./:=@+,$%-]+", escaped) else f'"{escaped}"'

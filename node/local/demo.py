@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from node.entropy import SystemEntropy
+from node.local.network import local_network
 from node.local.outcome import record_of, write_mean_model
 from node.local.progress import missed, shown
-from node.local.run import Kill, LocalRun, local_network, run_local
+from node.local.run import Kill, LocalRun, run_local
 from p2pfl.answer import answer
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.learning.tasks import resolve
@@ -56,7 +57,7 @@ def demonstrate(options: Options) -> Demonstrated:
     task, data = TaskSection(name=options.task), DataSection(partition=options.partition)
     if ":" not in task.name and not task.name.endswith(".py"):
         resolve(task, data, options.seed)  # what can be known to be wrong is said before a process is started
-    network, identities = local_network(
+    network = local_network(
         [f"peer-{i}" for i in range(options.peers)],
         name="demo",
         seed=options.seed,
@@ -73,7 +74,6 @@ def demonstrate(options: Options) -> Demonstrated:
         with shown(title) as watch:
             run = run_local(
                 network,
-                identities,
                 folder / "peers",
                 kills=options.kills,
                 alone=True,

@@ -19,15 +19,15 @@ ABSTRACTS = (
 
 def record_of(run: LocalRun, title: str) -> RunRecord:
     """The record of a run that is over."""
-    network, peers = run.network, run.peers
-    shape = (network.rounds + 1, len(peers))
+    terms, peers = run.network.terms, run.peers
+    shape = (terms.rounds + 1, len(peers))
     alone = np.array([peer.alone for peer in peers]).T if all(peer.alone for peer in peers) else np.empty((0, len(peers)))
     return RunRecord(
         title=title,
         engine="node",
         abstracts=ABSTRACTS,
-        seed=network.seed,
-        settings={"peers": len(peers), **network.model_dump(exclude={"member"}, exclude_none=True)},
+        seed=terms.seed,
+        settings={"peers": len(peers), "name": run.network.name, **terms.model_dump(exclude_none=True)},
         seconds=run.seconds,
         peers=tuple(map(_peer_record, peers)),
         edges=run.edges,
@@ -51,7 +51,7 @@ def write_mean_model(run: LocalRun, path: Path) -> None:
         raise Failure("nobody_finished", "No peer finished.", "What they said is above.", ExitCode.NETWORK)
     if not all(peer.rounds for peer in done):
         message = next((line["text"] for _, line in run.incidents if line["kind"] == "learn_failed"), "a peer learned nothing")
-        raise Failure("learning_failed", f"{message}.", f"Check it: p2pfl task check {run.network.task.name}")
+        raise Failure("learning_failed", f"{message}.", f"Check it: p2pfl task check {run.network.terms.task.name}")
     finals = np.stack([mixed_vectors(peer)[-1] for peer in done])
     mean: NDArray[np.float32] = finals.mean(axis=0, dtype=np.float64).astype(np.float32)
     path.write_bytes(model_file(mean, done[0].ready["layout"]))

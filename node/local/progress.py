@@ -24,9 +24,9 @@ Watch = Callable[[LocalRun], None]
 
 def missed(run: LocalRun) -> list[str]:
     """Of a run that is over: who has no line for some of its rounds."""
-    short = [(peer, run.network.rounds + 1 - len(peer.rounds)) for peer in run.peers if peer.state == "done"]
+    short = [(peer, run.network.terms.rounds + 1 - len(peer.rounds)) for peer in run.peers if peer.state == "done"]
     return [
-        f"{plain(peer.name)} could not finish {rounds} of {run.network.rounds + 1} steps"
+        f"{plain(peer.name)} could not finish {rounds} of {run.network.terms.rounds + 1} steps"
         for peer, rounds in short
         if rounds > 0
     ]
@@ -58,7 +58,7 @@ def _lines() -> Watch:
         step = _reached(run)
         if step > said:
             said = step
-            print(f"round {step}/{run.network.rounds}  {_accuracy(run)}", file=sys.stderr, flush=True)
+            print(f"round {step}/{run.network.terms.rounds}  {_accuracy(run)}", file=sys.stderr, flush=True)
 
     return watch
 
@@ -90,7 +90,7 @@ def _drawn(title: str, run: LocalRun) -> "Table":
     caption = f"{_accuracy(run)}   {_sparkline(run)}" if step >= 0 else "starting"
     # All of it fits into 80 columns: no borders, and names cut.
     table = Table(
-        title=f"{title} · round {max(step, 0)}/{run.network.rounds}",
+        title=f"{title} · round {max(step, 0)}/{run.network.terms.rounds}",
         caption=caption,
         title_justify="left",
         caption_justify="left",

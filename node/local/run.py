@@ -10,24 +10,21 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
 from node import processes, setup
-from node.directory import NodeDirectory
-from node.entropy import SystemEntropy
 from node.gossiping import preparation
+from node.local.network import LocalNetwork
 from node.network import STOP
-from node.network_file import MemberSection, NetworkFile, neighborhoods, sections_of
 from node.setup import Setup
 from node.training.channel import LoopChannel
 from node.training.orders import to_message
 from node.training.zygote import ALONE
 from p2pfl.failure import ExitCode, Failure
-from p2pfl.protocol.identity import Identity
 
 STOP_S = 3.0  # what peers get to save and say good-bye before they are ended
 RECORD_BYTES_MAX = 1 << 30  # mixed vectors of all rounds and peers; above, only the newest are kept
@@ -66,7 +63,7 @@ class LocalPeer:
 class LocalRun:
     """Of the whole run. `kills` are those that found their peer still running, with the step that it had reached."""
 
-    network: NetworkFile
+    network: LocalNetwork
     edges: tuple[tuple[int, int], ...]
     directed: bool
     peers: list[LocalPeer]
@@ -75,25 +72,8 @@ class LocalRun:
     incidents: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
 
 
-def local_network(names: Sequence[str], **sections: Any) -> tuple[NetworkFile, list[Identity]]:
-    """A network of fresh peers, each on a free port of this machine."""
-    identities = [Identity.generate(SystemEntropy()) for _ in names]
-    members = tuple(
-        MemberSection(
-            name=name,
-            address=f"127.0.0.1:{port}",
-            identity=identity.peer_id.hex(),
-            transport=identity.transport_key.hex(),
-            seal=identity.seal_key.hex(),
-        )
-        for name, identity, port in zip(names, identities, _free_ports(len(names)), strict=True)
-    )
-    return NetworkFile(member=members, **sections), identities
-
-
 def run_local(
-    network: NetworkFile,
-    identities: Sequence[Identity],
+    network: LocalNetwork,
     directory: Path,
     *,
     kills: Sequence[Kill] = (),
@@ -105,7 +85,7 @@ def run_local(
 
     Raises `Failure` if a peer can't start, and, with exit code 130 or 143, on SIGINT or SIGTERM.
     """
-    return asyncio.run(_Launcher(network, identities, directory, kills, pace_s, watch).run(alone))
+    return asyncio.run(_Launcher(network, directory, kills, pace_s, watch).run(alone))
 
 
 class _Launcher:
@@ -113,20 +93,17 @@ class _Launcher:
 
     def __init__(
         self,
-        network: NetworkFile,
-        identities: Sequence[Identity],
+        network: LocalNetwork,
         directory: Path,
         kills: Sequence[Kill],
         pace_s: float,
         watch: Callable[[LocalRun], None],
     ) -> None:
-        self._neighborhoods = neighborhoods(network, "network")
-        self._identities = identities
         self._directory = directory
         self._kills = kills
         self._pace_s = pace_s
         self._watch = watch
-        edges, directed = _edges([n.send_to for n in self._neighborhoods], [m.id for m in network.members])
+        edges, directed = _edges([near.send_to for near in network.neighborhoods], [m.id for m in network.members])
         peers = [LocalPeer(member.name, member.address) for member in network.members]
         self._run = LocalRun(network, edges, directed, peers)
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -159,25 +136,14 @@ class _Launcher:
         return self._run
 
     def _start(self, index: int, requests: socket.socket) -> None:
-        network, peer, neighborhood = self._run.network, self._run.peers[index], self._neighborhoods[index]
-        folder = NodeDirectory(self._directory / str(index))
-        folder.create()
-        peer.record = folder.path / "mixed.f32"
+        network, peer, folder = self._run.network, self._run.peers[index], self._directory / str(index)
+        peer.record = folder / "mixed.f32"
         ours, theirs = socket.socketpair()
-        told = Setup(
-            network=network.name,
-            index=index,
-            members=network.members,
-            secrets_fd=setup.hold(self._identities[index].to_bytes(None, SystemEntropy())),
-            listen=peer.address,
-            directory=str(folder.path),
-            seed=network.seed,
-            gossip=network.rules,
-            send_to=neighborhood.send_to,
-            weights=neighborhood.weights,
-            **sections_of(network),
+        told = network.setup(
+            index,
+            folder,
             record=str(peer.record),
-            record_row_max=RECORD_BYTES_MAX // (len(network.members) * (network.rounds + 1)),
+            record_row_max=RECORD_BYTES_MAX // (len(network.members) * (network.terms.rounds + 1)),
             pace_s=self._pace_s,
             parent_fd=theirs.fileno(),
             zygote_fd=requests.fileno(),
@@ -208,7 +174,7 @@ class _Launcher:
         with theirs:
             socket.send_fds(requests, [ALONE], [theirs.fileno()])
         preparations = [to_message(preparation(told)) for told in self._setups]
-        channel.send((self._run.network.rounds, preparations))
+        channel.send((self._run.network.terms.rounds, preparations))
         return channel
 
     def _said(self, index: int, message: Any) -> None:
@@ -302,20 +268,6 @@ def _edges(send_to: Sequence[Sequence[Any]], ids: Sequence[Any]) -> tuple[tuple[
     arcs = {(i, place[peer]) for i, peers in enumerate(send_to) for peer in peers}
     directed = any((j, i) not in arcs for i, j in arcs)
     return tuple(sorted(arc for arc in arcs if directed or arc[0] < arc[1])), directed
-
-
-def _free_ports(count: int) -> list[int]:
-    """Free a moment ago, and below what systems give to outgoing connections, so that they most likely stay so."""
-    first, span = 20_000, 12_000
-    with ExitStack() as stack:
-        ports: list[int] = []
-        while len(ports) < count:
-            port = first + int.from_bytes(SystemEntropy().draw(4), "big") % span
-            place = stack.enter_context(socket.socket())
-            with suppress(OSError):
-                place.bind(("127.0.0.1", port))
-                ports.append(port)
-        return ports
 
 
 def _kill_if_there(pid: int) -> None:
