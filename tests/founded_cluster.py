@@ -20,7 +20,7 @@ from node import node_settings, processes, setup
 from node.admission.founding import found, own_record, settle
 from node.admission.office import Office
 from node.admission.terms import Terms
-from node.commands.starting import prepared_founded
+from node.commands.starting import prepared
 from node.directory import NodeDirectory
 from node.entropy import SystemEntropy
 from node.moment import believed_time
@@ -121,7 +121,7 @@ class FoundedCluster:
         """A life of this node, with a trainer of the zygote or one that imports torch for itself."""
         assert not node.is_running
         ours, theirs = socket.socketpair()
-        told = prepared_founded(node.folder, node.identity, node_settings.load(node.folder))
+        told = prepared(node.folder, node.identity, node_settings.load(node.folder))
         zygote = -1 if with_own_trainer else self._requests.fileno()
         told = replace(told, pace_s=self._pace_s, parent_fd=theirs.fileno(), zygote_fd=zygote)
         fd = setup.to_fd(told)
@@ -238,7 +238,7 @@ class FoundedCluster:
             name, identity = f"node-{node.index}", node.identity
             node.folder.create()
             node.folder.write_identity(identity.to_bytes(None, SystemEntropy()))
-            credential = office.root.vouch(identity.peer_id, name, now, MEMBER_DAYS_MAX, serial=int(now))
+            credential = office.authority.vouch(identity.peer_id, name, now, MEMBER_DAYS_MAX, serial=int(now))
             record = own_record(identity, name, roster.network, node.folder, own, now)
             roster.learn(credential.data, record.data, now)
             credentials[node.index] = credential
