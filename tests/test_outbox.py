@@ -1,6 +1,7 @@
 """What leaves a peer: one signature for many readers, and no more than a reader asked for."""
 
 from p2pfl.protocol import envelope, wire
+from p2pfl.protocol.agreement import Agreement
 from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.charter import Charter, GossipRules
 from p2pfl.protocol.events import Outgoing, Payload, PeerId, Sealed
@@ -27,7 +28,7 @@ class Scribble:
 
 def test_more_readers_than_an_offer_can_name_are_offered_the_same_content_in_several() -> None:
     charter = Charter("crowd", bytes(32), b"s" * 32, 8, GossipRules())
-    outbox = Outbox(PeerId(b"o" * 32), 1, Scribble(), charter, Boot(1, b"b" * 16), SeededEntropy(7, b"outbox"))
+    outbox = Outbox(PeerId(b"o" * 32), 1, Scribble(), Agreement(charter), Boot(1, b"b" * 16), SeededEntropy(7, b"outbox"))
     outbox.begin(Outgoing(Payload(8, b"", b"8 bytes.")), ticket=1, step=0, part=0, age=0)
     chunk = bytes(8 + wire.TAG_BYTES)
     own, _ = outbox.sealed(Sealed(1, (Payload(len(chunk), envelope.digest(chunk), chunk),)))

@@ -21,7 +21,7 @@ class Reason(StrEnum):
     BAD_SEAL = "bad_seal"  # a piece that the other end of the tunnel did not seal for this place
     GAP = "gap"  # a piece of a tunnel before which others are missing
     WRONG_NETWORK = "wrong_net"  # another network id
-    WRONG_CHARTER = "wrong_charter"  # another charter digest
+    WRONG_CHARTER = "wrong_charter"  # the digest of neither the charter that holds nor, for a day, of the one before
     OLD_CHARTER = "old_charter"  # a charter with a lower serial number than one that was seen
     CHARTER_CONFLICT = "charter_conflict"  # another charter with the serial number of the one that holds: the root signed both
     BAD_CHAIN = "bad_chain"  # the root does not vouch for this certificate, invite, revocation or charter

@@ -11,9 +11,12 @@ engine answers with an event.
 
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
-from typing import NewType
+from typing import TYPE_CHECKING, NewType
 
 from p2pfl.protocol.errors import Reason
+
+if TYPE_CHECKING:
+    from p2pfl.protocol.charter import Charter
 
 PeerId = NewType("PeerId", bytes)
 """The Ed25519 public key of a peer, 32 bytes. The canonical order of peers is the order of these bytes."""
@@ -198,6 +201,16 @@ class Revocation:
     data: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Amended:
+    """The root amended the charter: this one holds from now on, whose schema is the same. What others say under the digest
+    `before` is good until the wall moment `until`; none where it is empty."""
+
+    charter: "Charter"
+    before: bytes
+    until: float
+
+
 OfMembership = DialRefused | Strained | Suspended | RegistryChanged | Revocation
 """What only a peer with a membership makes something of."""
 Event = (
@@ -213,6 +226,7 @@ Event = (
     | FoldsLost
     | DeadlineReached
     | StopRequested
+    | Amended
     | OfMembership
 )
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import count
 
 from p2pfl.protocol import envelope, wire
-from p2pfl.protocol.charter import Charter
+from p2pfl.protocol.agreement import Agreement
 from p2pfl.protocol.envelope import Signer
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import Abandon, Effect, Open, Opened, PeerId, Rejected, Release, Send
@@ -29,17 +29,17 @@ class Inbox:
         self,
         own: PeerId,
         signer: Signer,
-        charter: Charter,
+        agreement: Agreement,
         window: ReplayWindow,
         ledger: Ledger,
         neighbors: Neighbors,
         room: Room,
         reader: wire.Reader,
     ) -> None:
-        rules = charter.gossip
+        rules = agreement.charter.gossip
         self._own = own
         self._signer = signer
-        self._charter = charter
+        self._agreement = agreement
         self._window = window
         self._ledger = ledger
         self._neighbors = neighbors
@@ -54,10 +54,10 @@ class Inbox:
         self.now = 0.0  # monotonic, of the event under way
 
     def offered(
-        self, hop: PeerId, offer: wire.Offer, body: Sized | None, is_expected: Callable[[PeerId, int], bool]
+        self, hop: PeerId, offer: wire.Offer, body: Sized | None, is_expected: Callable[[PeerId, int], bool], wall: float
     ) -> list[Effect]:
         """An offer, with the only chunk of a short update beside it. `is_expected(sender, step)` asks the plan."""
-        header = self._check_header(hop, offer, is_expected)
+        header = self._check_header(hop, offer, is_expected, wall)
         envelope.verify_signature(offer, header, self._signer)
         self._window.record(header.signer, header.boot_epoch, header.seq)
         self._neighbors.of(hop).signed(header.step)
@@ -166,13 +166,15 @@ class Inbox:
         self._room.forget(gone)
         self.slots.forget(gone)
 
-    def _check_header(self, hop: PeerId, offer: wire.Offer, is_expected: Callable[[PeerId, int], bool]) -> wire.Header:
-        header = self._reader.decode_header(offer.header)
-        if header.network != self._charter.network_id:
+    def _check_header(
+        self, hop: PeerId, offer: wire.Offer, is_expected: Callable[[PeerId, int], bool], wall: float
+    ) -> wire.Header:
+        header, charter = self._reader.decode_header(offer.header), self._agreement.charter
+        if header.network != charter.network_id:
             raise RejectedFrame(Reason.WRONG_NETWORK, hop)
-        if header.charter != self._charter.digest:
+        if not self._agreement.accepts(header.charter, wall):
             raise RejectedFrame(Reason.WRONG_CHARTER, hop)
-        if header.schema != self._charter.schema or offer.length != self._charter.update_bytes:
+        if header.schema != charter.schema or offer.length != charter.update_bytes:
             raise RejectedFrame(Reason.BAD_SCHEMA, hop)
         if header.signer != hop:
             raise RejectedFrame(Reason.HOP_MISMATCH, hop)
@@ -186,7 +188,7 @@ class Inbox:
     def _check_step(self, hop: PeerId, offer: wire.Offer, header: wire.Header) -> None:
         """Refuses a step that no peer reaches, or one beyond the window. What is really signed still says where its signer is:
         else a peer that was away for longer would never find back."""
-        rules = self._charter.gossip
+        rules = self._agreement.charter.gossip
         if 0 < rules.rounds <= header.step:
             raise RejectedFrame(Reason.FUTURE_STEP, hop)
         if not self.is_new and self.slots.is_ahead(header.step, rules.step_window):

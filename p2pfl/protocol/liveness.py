@@ -10,6 +10,7 @@ from typing import assert_never
 from p2pfl.protocol import wire
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import (
+    Amended,
     DeadlineReached,
     Dial,
     DialRefused,
@@ -103,6 +104,9 @@ class Liveness:
                 return membership.strained(now)
             case Suspended():
                 return membership.suspended(now)
+            case Amended():
+                view = membership.view
+                return [ViewChanged(view.version, len(view))]  # the same members, and perhaps another graph
             case RegistryChanged():
                 return membership.registry_changed(now)
             case Revocation(data):

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from p2pfl.protocol import envelope, wire
+from p2pfl.protocol.agreement import Agreement
 from p2pfl.protocol.boot import Boot
-from p2pfl.protocol.charter import Charter
 from p2pfl.protocol.envelope import Signer
 from p2pfl.protocol.events import Effect, Outgoing, Payload, PeerId, Release, Seal, Sealed, Send
 from p2pfl.protocol.ledger import Ledger
@@ -39,11 +39,11 @@ class Outbox:
     """This step's own updates, and the step before's for readers who are still fetching them; older ones are let go, so that
     a slow reader costs one more ciphertext and never two."""
 
-    def __init__(self, own: PeerId, samples: int, signer: Signer, charter: Charter, boot: Boot, entropy: Entropy) -> None:
+    def __init__(self, own: PeerId, samples: int, signer: Signer, agreement: Agreement, boot: Boot, entropy: Entropy) -> None:
         self._own = own
         self._samples = samples
         self._signer = signer
-        self._charter = charter
+        self._agreement = agreement
         self._boot = boot
         self._entropy = entropy
         self._seq = 0
@@ -85,10 +85,11 @@ class Outbox:
         return [send for group in groups for send in self._offer(update, group, ledger)]
 
     def _offer(self, update: OwnUpdate, addressed: tuple[PeerId, ...], ledger: Ledger) -> list[Effect]:
+        charter = self._agreement.charter
         header = wire.Header(
-            network=self._charter.network_id,
-            charter=self._charter.digest,
-            schema=self._charter.schema,
+            network=charter.network_id,
+            charter=charter.digest,
+            schema=charter.schema,
             signer=self._own,
             boot_id=self._boot.id,
             boot_epoch=self._boot.epoch,

@@ -18,6 +18,7 @@ from typing import assert_never
 import msgpack
 
 from p2pfl.protocol import wire
+from p2pfl.protocol.agreement import Agreement
 from p2pfl.protocol.allowance import Allowance, Allowances
 from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.charter import Charter, Member
@@ -25,6 +26,7 @@ from p2pfl.protocol.departed import Departed
 from p2pfl.protocol.envelope import Signer
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import (
+    Amended,
     Arrived,
     DeadlineReached,
     Dial,
@@ -117,7 +119,7 @@ class Peer:
         self.state = State.IDLE
         self.step = 0  # of the Learn under way or last delivered
         self.age = 0  # local steps that this model has seen, or merged
-        self._charter = charter
+        self._agreement = agreement = Agreement(charter)
         self._rules = charter.gossip
         self._members = members
         self._plan = plan
@@ -138,11 +140,11 @@ class Peer:
         self._neighbors = Neighbors()
         self._allowances = Allowances(Allowance())
         places = Room(room, lambda: len(self._plan.senders), self._rules.ceiling_s * TURN if folds else None)
-        self.inbox = Inbox(own, signer, charter, self._window, self.ledger, self._neighbors, places, reader)
+        self.inbox = Inbox(own, signer, agreement, self._window, self.ledger, self._neighbors, places, reader)
         self.inbox.slots.advance(self.step)
         self._folding = Folding(self.inbox, self.ledger) if folds else None
         self._departed = Departed(members, self.ledger, self._neighbors, self._window, self.inbox)
-        self._outbox = Outbox(own, samples, signer, charter, boot, entropy)
+        self._outbox = Outbox(own, samples, signer, agreement, boot, entropy)
         self._tickets = count(1)
         self._wait = Wait(own, plan, self._rules, self._neighbors, self.inbox.slots, is_open=liveness is not None)
         self.liveness = liveness
@@ -203,6 +205,8 @@ class Peer:
                 return [*self.inbox.grant(), *self._deadline_reached(now)]
             case StopRequested():
                 return self._stop(now)
+            case Amended():
+                return self._amend(event)
             case _ if isinstance(event, OfMembership):
                 return []
             case _:
@@ -390,19 +394,26 @@ class Peer:
         return effects
 
     def _hello(self, peer: PeerId, reply: bool) -> Send:
-        boot, network = self._boot, self._charter.network_id
-        hello = wire.Hello(network, self._charter.digest, boot.id, boot.epoch, self._learned_step, reply)
+        boot, charter = self._boot, self._agreement.charter
+        hello = wire.Hello(charter.network_id, charter.digest, boot.id, boot.epoch, self._learned_step, reply)
         return Send(peer, (wire.encode(hello),))
 
     def _hello_received(self, hop: PeerId, hello: wire.Hello, now: Instant) -> list[Effect]:
-        if hello.network != self._charter.network_id:
+        if hello.network != self._agreement.charter.network_id:
             raise RejectedFrame(Reason.WRONG_NETWORK, hop)
-        if hello.charter != self._charter.digest:
+        if not self._agreement.accepts(hello.charter, now.wall):
             raise RejectedFrame(Reason.WRONG_CHARTER, hop)
         was_ready = self._neighbors.of(hop).is_ready
         self._neighbors.of(hop).greeted(hello.boot_id)
         effects: list[Effect] = [self._hello(hop, reply=False)] if hello.reply else []
         return effects + self._catch_up_if_new(hop, was_ready) + self._look_again(hop, now)
+
+    def _amend(self, amended: Amended) -> list[Effect]:
+        """Other rules, from the next wait on. Who refused our hello under the charter before gets one under this."""
+        self._agreement.amend(amended.charter, amended.before, amended.until)
+        self._rules = self._setbacks.rules = amended.charter.gossip
+        self._wait.amend(self._rules)
+        return self._greet_the_silent()
 
     def _link_up(self, peer: PeerId, now: Instant) -> list[Effect]:
         self._neighbors.link_up(peer)
@@ -427,7 +438,7 @@ class Peer:
 
     def _offered(self, hop: PeerId, offer: wire.Offer, body: Sized | None, now: Instant) -> list[Effect]:
         was_ready = self._neighbors.of(hop).is_ready
-        effects = self.inbox.offered(hop, offer, body, lambda sender, step: sender in self._plan(step).weights)
+        effects = self.inbox.offered(hop, offer, body, lambda sender, step: sender in self._plan(step).weights, now.wall)
         self._wait.offered(hop, now.monotonic)
         return effects + self._catch_up_if_new(hop, was_ready) + self._look_again(hop, now)
 

@@ -61,7 +61,7 @@ class Waits:
     ENOUGH = 4  # below this the ceiling holds
 
     def __init__(self, rules: GossipRules) -> None:
-        self._rules = rules
+        self.rules = rules
         self._seen: deque[float] = deque(maxlen=self.REMEMBERED)
 
     def observe(self, seconds: float) -> None:
@@ -71,10 +71,10 @@ class Waits:
     def patience(self) -> float:
         """Seconds to wait for those who are missing."""
         if len(self._seen) < self.ENOUGH:
-            return self._rules.ceiling_s
+            return self.rules.ceiling_s
         middle = median_low(self._seen)
         deviation = median_low(abs(seconds - middle) for seconds in self._seen)
-        return min(max(self._rules.floor_s, middle + self._rules.deviations * deviation), self._rules.ceiling_s)
+        return min(max(self.rules.floor_s, middle + self.rules.deviations * deviation), self.rules.ceiling_s)
 
 
 def age_weights(own: PeerId, own_age: int, arrived: Mapping[PeerId, int], cap: int) -> tuple[dict[PeerId, float], int]:

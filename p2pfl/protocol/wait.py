@@ -66,6 +66,10 @@ class Wait:
         self._plan = plan
         self._look_at_all()
 
+    def amend(self, rules: GossipRules) -> None:
+        """From the next wait on these hold."""
+        self._rules = self._waits.rules = rules
+
     def look_at(self, peer: PeerId) -> None:
         """Something about this neighbor, or about its update, is not what it was."""
         for peers in (self._awaited, self._unreached, self._coming):

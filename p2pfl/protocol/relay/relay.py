@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sized
 from typing import assert_never
 
 from p2pfl.protocol import wire
+from p2pfl.protocol.agreement import Agreement
 from p2pfl.protocol.allowance import Allowance, Allowances
 from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.charter import Charter, Member
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import (
+    Amended,
     DeadlineReached,
     Dial,
     DialRefused,
@@ -67,7 +69,7 @@ class Relay:
         self.forwarder = forwarder
         self.liveness = liveness
         self.linked: set[PeerId] = set()
-        self._charter, self._boot = charter, boot
+        self._agreement, self._boot = Agreement(charter), boot
         self._members = members
         self._told_version: set[PeerId] = set()
         self._is_finished = False
@@ -108,6 +110,8 @@ class Relay:
                 self.forwarder.unlinked(peer)
             case StopRequested():
                 return self._stop(now)
+            case Amended(charter, before, until):
+                self._agreement.amend(charter, before, until)
             case Learned() | LearnFailed() | Folded() | FoldsLost() | Sealed() | Opened():
                 raise AssertionError("nobody asks a relay to compute")
             case DeadlineReached() | DialRefused() | Strained() | Suspended() | RegistryChanged() | Revocation():
@@ -128,7 +132,7 @@ class Relay:
         message, _ = wire.read(frames)
         match message:
             case wire.Hello():
-                return self._greeted(hop, message)
+                return self._greeted(hop, message, now)
             case wire.Offer():
                 raise RejectedFrame(Reason.NOT_NEIGHBOR, hop)
             case wire.Chunk():
@@ -138,16 +142,16 @@ class Relay:
             case _:
                 assert_never(message)
 
-    def _greeted(self, hop: PeerId, hello: wire.Hello) -> list[RelayEffect]:
-        if hello.network != self._charter.network_id:
+    def _greeted(self, hop: PeerId, hello: wire.Hello, now: Instant) -> list[RelayEffect]:
+        if hello.network != self._agreement.charter.network_id:
             raise RejectedFrame(Reason.WRONG_NETWORK, hop)
-        if hello.charter != self._charter.digest:
+        if not self._agreement.accepts(hello.charter, now.wall):
             raise RejectedFrame(Reason.WRONG_CHARTER, hop)
         return [self._hello(hop, reply=False)] if hello.reply else []
 
     def _hello(self, peer: PeerId, reply: bool) -> Send:
-        boot = self._boot
-        hello = wire.Hello(self._charter.network_id, self._charter.digest, boot.id, boot.epoch, 0, reply)
+        boot, charter = self._boot, self._agreement.charter
+        hello = wire.Hello(charter.network_id, charter.digest, boot.id, boot.epoch, 0, reply)
         return Send(peer, (wire.encode(hello),))
 
     def _reject(self, hop: PeerId, refusal: RejectedFrame) -> list[RelayEffect]:
