@@ -1,8 +1,8 @@
 """A second, minimal implementation of a peer, written from docs/protocol.md and docs/admission.md alone.
 
 It makes its own keys, asks at a join door with an invite, dials members over CURVE, answers their greetings and pings, and
-sends and opens signed, sealed updates. It has no address, so that all comes back over what it dialled; it trains nothing, keeps
-nothing on disk, and does one thing at a time.
+sends and opens signed, sealed updates. Unless it listens it has no address, and all comes back over what it dialled. It trains
+nothing, keeps nothing on disk, and does one thing at a time.
 """
 
 import os
@@ -106,6 +106,39 @@ def handshaken(socket: "zmq.Socket[Any]", limit_s: float) -> None:
     assert is_done, "nobody answers there"
 
 
+class Listener:
+    """The port of a member: lets in whose key is known, and says from whom each message came."""
+
+    def __init__(self, context: zmq.Context[Any], keys: Keys, hop_of: Callable[[bytes], bytes | None]) -> None:
+        self._hop_of = hop_of
+        self.gate = context.socket(zmq.REP)
+        self.gate.bind("inproc://zeromq.zap.01")
+        self.router = context.socket(zmq.ROUTER)
+        self.router.curve_server = True
+        self.router.curve_secretkey = z85.encode(bytes(keys.transport))
+        self.router.zap_domain = b"members"
+        self.address = f"127.0.0.1:{self.router.bind_to_random_port('tcp://127.0.0.1')}"
+        self.announced: dict[bytes, dict[bytes, set[bytes]]] = {}
+        """By hop and token: the channels."""
+        self.heard: list[tuple[bytes, int]] = []
+        """The hop and kind of every message."""
+
+    def admit(self) -> None:
+        version, request, *_about, key = self.gate.recv_multipart()
+        hop = self._hop_of(key)
+        self.gate.send_multipart([version, request, b"200" if hop else b"400", b"", (hop or b"").hex().encode(), b""])
+
+    def message(self) -> tuple[bytes, list[bytes]]:
+        """The hop and the frames of the next one; none where it was an announcement."""
+        _route, *frames = self.router.recv_multipart(copy=False)
+        hop, said = bytes.fromhex(str(frames[0].get("User-Id"))), [one.bytes for one in frames]
+        if len(said) == 1 and len(said[0]) == 23 and said[0].startswith(b"p2pfl/link/v1\0"):
+            self.announced.setdefault(hop, {}).setdefault(said[0][15:], set()).add(said[0][14:15])
+            return hop, []
+        self.heard += [(hop, said[0][2])] if said != [b""] else []
+        return hop, said
+
+
 class SecondPeer:
     """A peer without an address. `records` is what it knows of others: the fields of the newest record of each, by id."""
 
@@ -121,6 +154,7 @@ class SecondPeer:
         self.heard: list[tuple[bytes, int, list[Any]]] = []
         self.updates: list[Update] = []
         self.context: zmq.Context[Any] = zmq.Context()
+        self.listener: Listener | None = None
         self._incoming: dict[tuple[bytes, bytes], Incoming] = {}
         self._outgoing: dict[tuple[bytes, bytes], tuple[list[bytes], int]] = {}
 
@@ -132,11 +166,18 @@ class SecondPeer:
             link.close()
         self.context.destroy(linger=0)
 
+    def listen(self) -> None:
+        self.listener = Listener(self.context, self.keys, self._hop_of)
+
+    def _hop_of(self, transport_key: bytes) -> bytes | None:
+        return next((peer for peer, record in self.records.items() if record[6] == transport_key), None)
+
     # Getting in
 
     def record(self, network: bytes, has_left: bool = False) -> bytes:
         transport, seal = bytes(self.keys.transport.public_key), bytes(self.keys.seal.public_key)
-        said = (self.life.epoch, self.life.id, 0, has_left, b"", b"", transport, seal, 0, self.now())
+        address = self.listener.address.encode() if self.listener else b""
+        said = (self.life.epoch, self.life.id, 0, has_left, address, b"", transport, seal, 0, self.now())
         return statement(self.keys.sign, "p2pfl/addr/v1", network, self.keys.id, *said)
 
     def question(self, line: str, days: int = 30) -> bytes:
@@ -201,16 +242,21 @@ class SecondPeer:
         deadline = time.monotonic() + limit_s
         sockets = {socket: peer for peer, link in self.links.items() for socket in (link.control, link.bulk)}
         poller = zmq.Poller()
-        for socket in sockets:
+        for socket in (*sockets, *((self.listener.gate, self.listener.router) if self.listener else ())):
             poller.register(socket, zmq.POLLIN)
         while not until():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"heard {[kind for _peer, kind, _fields in self.heard]}")
             for socket, _event in poller.poll(20):
-                self.hear(sockets[socket], socket.recv_multipart())
+                if socket in sockets:
+                    self.hear(sockets[socket], socket.recv_multipart())
+                elif self.listener and socket is self.listener.gate:
+                    self.listener.admit()
+                elif self.listener:
+                    self.hear(*self.listener.message())
 
     def hear(self, peer: bytes, frames: Sequence[bytes]) -> None:
-        if frames == [b""]:  # only asks whether we are there
+        if frames in ([], [b""]):  # announces a link, or only asks whether we are there
             return
         kind, *said = fields_of(frames[0])
         self.heard.append((peer, kind, said))

@@ -57,7 +57,7 @@ def met(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Met]:
     with ended_after(ann), closing(SecondPeer("two")) as two:
         ann.start()
         until(lambda: ann.ask("status")["state"] != "starting")
-        line = str(office(ann).invite(3600.0, 1, Role.MEMBER)[0])
+        line = str(office(ann).invite(3600.0, 2, Role.MEMBER)[0])
         two.join(line)
         found = Met(ann, two, line)
         two.dial(found.peer)
@@ -238,6 +238,19 @@ def test_every_documented_refusal_that_a_member_can_provoke_is_counted_under_its
     applied = met.of_two()["applied"]  # and the next honest one is as good as ever
     met.two.send(met.follow(), met.peer)
     met.two.pump(lambda: met.of_two()["applied"] > applied)
+
+
+@pytest.mark.net
+def test_a_second_peer_that_listens_is_dialled_and_sent_to_over_an_announced_link(met: Met) -> None:
+    with closing(SecondPeer("three")) as three:
+        three.listen()
+        three.join(met.line)
+        three.dial(met.peer)
+        assert three.listener is not None
+        heard = three.listener.heard
+        three.pump(lambda: {second_protocol.HELLO, second_protocol.OFFER} <= {kind for _, kind in heard} and three.updates)
+        assert {hop for hop, _ in heard} == {met.peer}
+        assert [*three.listener.announced[met.peer].values()] == [{b"c", b"b"}]
 
 
 @pytest.mark.net
