@@ -206,6 +206,7 @@ def announced() -> str:
     told = [routes.announcement(channel, bytes(routes.TOKEN_BYTES)) for channel in (routes.CONTROL, routes.BULK)]
     (magic,) = {one[: -routes.TOKEN_BYTES - 1] for one in told}
     assert {len(one) for one in told} == {routes.ANNOUNCEMENT_BYTES} and all(map(routes.is_announcement, told))
+    assert (routes._AT_ONCE, routes._PER_S) == (64, 2)  # as the text below says
     channels = [f"`{one[len(magic) :][:1].decode()}`" for one in told]
     return "\n".join(
         [
