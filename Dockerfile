@@ -22,7 +22,7 @@ RUN useradd --system --uid 10001 --home-dir /data p2pfl \
 USER p2pfl
 WORKDIR /data
 VOLUME /data/node
-EXPOSE 7780
+EXPOSE 7780 7781
 
 # SIGTERM ends a node with a checkpoint.
 STOPSIGNAL SIGTERM

@@ -1,34 +1,37 @@
 """The image and the three nodes of compose.yaml, as far as that can be seen without a container: what they copy is there, and
-what the nodes run first makes one network of three."""
+what the nodes run makes one network of three, on loopback."""
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
-from node import network_file
-from tests.nodes import environment, p2pfl
+import pytest
+
+from node.upkeep.control import Caller
+from p2pfl.failure import Failure
+from tests.nodes import environment, on_loopback, p2pfl
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = (ROOT / "compose.yaml").read_text()
 
 
-def script(shared: Path, folder: Path) -> str:
-    """What a node of compose.yaml runs, up to its start, with its folders put elsewhere."""
-    found = re.search(r"^    - \|\n((?:      .*\n)+)", COMPOSE, re.MULTILINE)
+def script(service: str, shared: Path, address: str) -> str:
+    """What the node of this service runs, with the shared folder and its one address put elsewhere."""
+    begin = COMPOSE.index("services:") if service == "a" else COMPOSE.index("x-join:")
+    found = re.search(r"^( +)- \|\n((?:\1  .*\n)+)", COMPOSE[begin:], re.MULTILINE)
     assert found is not None
-    text = (
-        dedent(found[1])
-        .replace("$$", "$")
-        .replace("/shared", str(shared))
-        .replace("/tmp/wards.toml", str(folder / "wards.toml"))
-    )
-    before, start = text.split("exec p2pfl node start", 1)
-    assert start == f" --dir node --network {folder}/wards.toml --listen 0.0.0.0:7780\n"
-    return before
+    text = dedent(found[2]).replace("$$", "$").replace("/shared", str(shared))
+    assert (text.count("0.0.0.0:7780"), text.count('"$NAME:7780"')) == (1, 1)
+    return text.replace("0.0.0.0:7780", address).replace('"$NAME:7780"', address)
 
 
 def test_what_the_image_copies_is_there_and_not_ignored() -> None:
@@ -45,24 +48,53 @@ def test_nothing_runs_as_root_and_a_node_is_stopped_with_a_checkpoint() -> None:
     assert "cap_drop: [ALL]" in COMPOSE and "no-new-privileges:true" in COMPOSE and "read_only: true" in COMPOSE
 
 
-def test_three_nodes_make_their_keys_and_agree_on_one_network_and_keep_both(tmp_path: Path) -> None:
-    scripts = str(Path(sys.executable).parent)
+@pytest.mark.net
+def test_three_nodes_found_a_network_join_it_learn_together_and_are_the_same_after_a_restart(tmp_path: Path) -> None:
     shared, seen = tmp_path / "shared", []
     shared.mkdir()
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    places = {name: on_loopback().listen for name in "abc"}
     for _ in range(2):  # the second time is a restart
         running = []
-        for name in "abc":
-            folder = tmp_path / name
-            folder.mkdir(exist_ok=True)
-            told = {**environment(), "NAME": name, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
-            running.append(subprocess.Popen(["sh", "-euc", script(shared, folder)], cwd=folder, env=told))
-        assert [process.wait(60) for process in running] == [0, 0, 0]
-        networks = {(tmp_path / name / "wards.toml").read_text() for name in "abc"}
-        assert len(networks) == 1
-        seen.append(networks)
+        try:
+            for name in "abc":
+                running.append(composed(name, shared, tmp_path / name, places[name]))
+                until(tmp_path / name, lambda status: status["state"] != "starting")  # what compose.yaml waits for of a
+            statuses = [until(tmp_path / name, learns_with_two) for name in "abc"]
+        finally:
+            for process in running:
+                process.send_signal(signal.SIGTERM)
+            codes = [process.wait(60) for process in running]
+        assert codes == [143, 143, 143]
+        seen.append([status["keys"] for status in statuses])
     assert seen[0] == seen[1]
-    network = network_file.load(tmp_path / "a" / "wards.toml")
-    assert [member.address for member in network.member] == ["a:7780", "b:7780", "c:7780"]
+    assert "p2pfl-invite-1-" in (shared / "invite").read_text()
+
+
+def composed(name: str, shared: Path, folder: Path, address: str) -> "subprocess.Popen[bytes]":
+    """The container's one process, without the container."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    told = {**environment(), "NAME": name, "PATH": path}
+    with (folder / "log").open("ab") as log:
+        words = ["sh", "-euc", script(name, shared, address)]
+        return subprocess.Popen(words, cwd=folder, env=told, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def until(folder: Path, wanted: Callable[[Any], bool]) -> Any:
+    """The first status of this folder's node that is as wanted."""
+    end = time.monotonic() + 60
+    while True:
+        with suppress(Failure), Caller(folder / "node" / "control.sock") as caller:
+            if wanted(status := caller.ask("status")):
+                return status
+        assert time.monotonic() < end, (folder / "log").read_text()[-3000:]
+        time.sleep(0.1)
+
+
+def learns_with_two(status: Any) -> bool:
+    """Whether both others are neighbors, and something of each was mixed."""
+    return len(status["neighbors"]) == 2 and all(one["applied"] > 0 for one in status["neighbors"])
 
 
 def test_the_health_check_is_a_command_of_ours(tmp_path: Path) -> None:
