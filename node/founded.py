@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.admission import papers
+from node.admission.amendments import Amendments
 from node.admission.door import JoinDoor
-from node.admission.exchange import Exchange, concerns
+from node.admission.exchange import Exchange, LinkSet, concerns
 from node.admission.farewell import farewell, own_record
+from node.admission.inquiry import Inquiry
 from node.admission.keeper import Keeper
-from node.admission.owner_answers import answers
+from node.admission.owner_answers import answers, charter_answers
 from node.directory import NodeDirectory
-from node.entropy import instant
-from node.live_peer import LivePeer
+from node.entropy import SystemEntropy, instant
+from node.live import Live
 from node.neighborhood import Neighborhood
 from node.others import End
 from node.setup import FoundedOthers, Setup
 from node.transport.address import Address
-from node.transport.links import Links
 from node.transport.sockets import TransportKeys
 from node.upkeep.clock_watch import ClockWatch
 from node.upkeep.control import Answers
@@ -51,8 +52,8 @@ from p2pfl.protocol.identity import Identity, Keyring
 from p2pfl.protocol.liveness import Liveness
 from p2pfl.protocol.membership.membership import Membership
 from p2pfl.protocol.membership.rules import EDGE, LAN
-from p2pfl.protocol.peer import Peer
 from p2pfl.protocol.randomness import Choices
+from p2pfl.protocol.relay.tunnels import Tunnels
 from p2pfl.protocol.round import Plan
 
 BEAT_S = 0.25
@@ -76,6 +77,7 @@ class Founded:
         self._loop, self._told, self._identity = loop, told, identity
         self._member, self._own = setup.own, setup.own.id
         own = self._own
+        self._is_relay = setup.is_relay
         self._directory = directory
         self._papers = papers.read(directory)
         self.roster, self._charters = self._papers.roster, self._papers.charters
@@ -83,13 +85,21 @@ class Founded:
         papers.check_standing(self._papers, own)
         self.members: Mapping[PeerId, Member] = self.roster.members
         self.charter: Charter = self._charters.current.charter(self.roster.root)
-        self.neighborhood = Neighborhood(own, self.charter.network_id, setup.seed, told.topology)
+        self.neighborhood = Neighborhood(
+            own, self.charter.network_id, setup.seed, told.topology, self.roster.is_relay, self.roster.is_hidden
+        )
+        self._amendments = Amendments(self._papers, self.neighborhood)
         self._clocks, self._sleep = ClockWatch(), Sleep()
         self._members_version = -1
+        self._known = set(self.members)
         self._beats = 0
         self._has_ended = False
         self._membership: Membership | None = None
         self._running: _Running | None = None
+
+    @property
+    def _transport_keys(self) -> TransportKeys:
+        return TransportKeys(self._identity.transport_key, self._identity.transport_secret)
 
     # ---- before it runs -----------------------------------------------------------------------------------------------------
 
@@ -151,6 +161,7 @@ class Founded:
                 neighbors=neighbors,
                 key_seq=key_seq,
                 has_left=has_left,
+                door=self._told.door_port,
             )
 
         self._membership = membership = Membership(
@@ -169,13 +180,35 @@ class Founded:
         liveness = Liveness(membership, self.neighborhood.plan_of)
         return liveness.plan, liveness
 
+    # ---- those who can't be dialled -----------------------------------------------------------------------------------------
+
+    def tunnels(self, signer: Keyring) -> Tunnels | None:
+        """A relay needs none: it can be dialled."""
+        if self._is_relay:
+            return None
+        entropy = SystemEntropy()
+        choices = Choices(int.from_bytes(entropy.draw(8), "big"), b"tunnels")
+        return Tunnels(self._own, self.charter.network_id, signer, entropy, choices, self)
+
+    def relays(self) -> list[PeerId]:
+        """The live ones."""
+        live = self._membership.view.live if self._membership is not None else ()
+        return [peer for peer in live if peer != self._own and self.roster.is_relay(peer)]
+
+    def is_hidden(self, peer: PeerId) -> bool:
+        return not self._told.addresses if peer == self._own else self.roster.is_hidden(peer)
+
     # ---- running ----------------------------------------------------------------------------------------------------------
 
-    async def begin(self, signer: Keyring, links: Links, live: LivePeer, peer: Peer, journal: Journal, end: End) -> None:
+    async def begin(self, signer: Keyring, links: LinkSet, live: Live, journal: Journal, end: End) -> None:
         """Open the join door, and keep up with what changes. Raises `Failure` where the door can't be opened."""
         keeper = Keeper(self._loop, self._directory, self._papers, lambda text: journal.incident("papers_not_kept", text))
-        exchange = Exchange(self._papers, links, peer.allowances, journal, self._follow)
-        self._running = running = _Running(links, live, peer, journal, end, keeper, exchange)
+        exchange = Exchange(self._papers, links, live.allowances, journal, self._follow)
+        keys = self._transport_keys
+        inquiry = Inquiry(self._loop, self._papers, self._own, keys, self.dials_loopback, journal, self._follow)
+        self._running = running = _Running(links, live, journal, end, keeper, exchange, inquiry)
+        if (known := self._amendments.tolerated(instant().wall)) is not None:
+            live.tell(known)
         if self._told.door:
             running.door = await self._opened_door(signer, journal)
         running.pulse = Pulse(self._loop, BEAT_S, self._beat)
@@ -187,6 +220,7 @@ class Founded:
                 self._running.pulse.close()
             if self._running.door is not None:
                 await self._running.door.close()
+            await self._running.inquiry.close()
             self._running.keeper.close()
 
     def heard(self, event: Event) -> bool:
@@ -219,7 +253,7 @@ class Founded:
         running, frame = self._running, own_record(self.roster, peer)
         if running is None or frame is None:
             return
-        if running.peer.allowances.admits(peer, len(frame), instant().monotonic):
+        if running.live.allowances.admits(peer, len(frame), instant().monotonic):
             running.links.answer(peer, (frame,))
 
     def conflicted(self, conflict: IdentityConflict) -> None:
@@ -257,6 +291,8 @@ class Founded:
             "health": snapshot.health if snapshot is not None else 0,
             "revocations": len(self.roster.revocations),
             "conflicts": len(self.roster.conflicts),
+            "charter": self._charters.current.serial,
+            "at_restart": list(self._amendments.at_restart),
             "is_clock_off": self._clocks.is_off(instant().wall),
             "let_in": self._running.door.admitted if self._running is not None and self._running.door is not None else 0,
             "bytes_sent": self._running.live.membership_bytes if self._running is not None else 0,
@@ -266,7 +302,10 @@ class Founded:
     @property
     def answers(self) -> Answers:
         """What can be asked at the control socket."""
-        return answers(self.roster, self.states, self._spread, self._kept)
+        return {
+            **answers(self.roster, self.states, self._spread, self._kept),
+            **charter_answers(self._papers, self._kept),
+        }
 
     def _spread(self, revocation: bytes) -> None:
         if self._running is None:
@@ -290,7 +329,7 @@ class Founded:
 
         opened = JoinDoor(
             self._loop,
-            TransportKeys(self._identity.transport_key, self._identity.transport_secret),
+            self._transport_keys,
             self.charter.network_id,
             answer,
             self._admitted,
@@ -314,13 +353,35 @@ class Founded:
         if not self._clocks.is_off(now.wall):  # a wrong clock closes no links
             self.roster.expire(now.wall)
         running.exchange.turn(now.monotonic)
+        running.inquiry.turn(now.monotonic, is_alone=not running.exchange.linked)
         self._follow()
         running.keeper.look()
 
     def _follow(self) -> None:
+        """What is known is other than before."""
+        if self._amendments.is_behind:
+            self._amend()
+        if self.roster.members_version != self._members_version:
+            self._follow_members()
+
+    def _amend(self) -> None:
+        """The root amended the charter: whoever we have a link with gets it before we say anything under it."""
+        running = self._running
+        if running is None:
+            return
+        try:
+            amended, changes = self._amendments.follow(instant().wall)
+        except Failure as failure:
+            self._end(failure, may_part=True)
+            return
+        running.exchange.amended()
+        running.live.tell(amended)
+        running.journal.incident("charter", f"charter {self._charters.current.serial} holds now; {changes}")
+
+    def _follow_members(self) -> None:
         """Members are others than before, or said something else of themselves: links and membership hear of it."""
         running = self._running
-        if running is None or self.roster.members_version == self._members_version:
+        if running is None:
             return
         self._members_version = self.roster.members_version
         try:
@@ -328,7 +389,8 @@ class Founded:
         except Failure as failure:
             self._end(failure, may_part=True)
             return
-        was_told = [self._told_why(peer) for peer in sorted(running.exchange.linked - self.members.keys())]
+        gone, self._known = sorted(self._known - self.members.keys()), set(self.members)
+        was_told = [self._told_why(running, peer) for peer in gone]
         running.exchange.linked &= self.members.keys()
         running.live.tell(RegistryChanged())  # nothing of theirs is taken from here on, whatever their links do
         if any(was_told):
@@ -336,11 +398,13 @@ class Founded:
         else:
             running.links.members_changed()
 
-    def _told_why(self, peer: PeerId) -> bool:
-        assert self._running is not None
+    def _told_why(self, running: "_Running", peer: PeerId) -> bool:
+        """Over the link that we keep to it, or over one of its own."""
         frame = farewell(self.roster, peer)
-        if frame is not None:
-            self._running.links.send(peer, (frame,))
+        if frame is not None and peer in running.exchange.linked:
+            running.links.send(peer, (frame,))
+        elif frame is not None:
+            running.links.answer(peer, (frame,))
         return frame is not None
 
     def _end(self, failure: Failure, may_part: bool) -> None:
@@ -353,12 +417,12 @@ class Founded:
 class _Running:
     """The parts that there are only while it runs."""
 
-    links: Links
-    live: LivePeer
-    peer: Peer
+    links: LinkSet
+    live: Live
     journal: Journal
     end: End
     keeper: Keeper
     exchange: Exchange
+    inquiry: Inquiry
     door: JoinDoor | None = None
     pulse: Pulse | None = None

@@ -14,9 +14,11 @@ from node.listed import Listed
 from node.others import Others
 from node.setup import FoundedOthers, ListedOthers, Setup, take
 from node.transport.links import Links
+from node.transport.ways import Ways
 from node.upkeep.journal import Journal
 from node.upkeep.observation import Observation
 from node.upkeep.upkeep import Upkeep
+from node.upkeep.work import Learning, Relaying
 from p2pfl.protocol.events import Event
 from p2pfl.protocol.identity import Identity, Keyring
 
@@ -28,7 +30,12 @@ class Ground:
     """Laid before anything is sent, so that it fails for its owner's reasons; `stack` takes it apart."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, setup: Setup, stack: AsyncExitStack, say: Say | None, leave: Callable[[], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        setup: Setup,
+        stack: AsyncExitStack,
+        say: Say | None,
+        leave: Callable[[], None],
     ) -> None:
         """`say` is None where nobody listens; `leave` ends the node in peace. Raises `Failure`."""
         self.loop, self.setup = loop, setup
@@ -38,7 +45,8 @@ class Ground:
         self.others: Others = self._others()
         self.signer = Keyring(self._identity, self.others.members)
         self.journal = Journal(self.directory.metrics, self.directory.log, self.others.members, say)
-        self.observation = Observation(setup.network, setup.own, self.others, self.journal)
+        self.work = Relaying() if setup.is_relay else Learning(self.journal)
+        self.observation = Observation(setup.network, setup.own, self.others, self.journal, self.work)
         self.upkeep = Upkeep(loop, self.observation, self.journal, leave)
         stack.callback(self.upkeep.close)
 
@@ -51,7 +59,7 @@ class Ground:
             case _ as never:
                 assert_never(never)
 
-    async def open(self, stack: AsyncExitStack, tell: Callable[[Event], None]) -> Links:
+    async def open(self, stack: AsyncExitStack, tell: Callable[[Event], None]) -> Links | Ways:
         """To its owner, and then to the others: what they do that is the peer's business it is told. Raises `Failure`."""
         setup, others = self.setup, self.others
         await self.upkeep.open(self.directory.control, setup.metrics_port, others.answers)
@@ -60,12 +68,14 @@ class Ground:
             if not others.heard(event):
                 tell(event)
 
+        tunnels = others.tunnels(self.signer)
+        ways = Ways(self.loop, tunnels, on_event) if tunnels is not None else None
         links = Links(
             others.network_id,
             others.members,
             self._identity,
             setup.listen,
-            on_event,
+            ways.heard if ways is not None else on_event,
             on_stranger=lambda text: self.journal.incident("stranger", text),
             keys_of=others.keys_of,
             addresses_of=others.addresses_of,
@@ -74,6 +84,9 @@ class Ground:
             dials_loopback=others.dials_loopback,
         )
         self.observation.listens_at = str(await links.start())
-        self.observation.links = links
         stack.push_async_callback(links.close)
-        return links
+        if ways is not None:
+            ways.over(links)
+            stack.callback(ways.close)
+        self.observation.links = ways or links
+        return ways or links

@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from node.live_peer import LivePeer
+from node.admission.exchange import LinkSet
+from node.live import Live
 from node.others import End
 from node.setup import ListedOthers, Setup
-from node.transport.links import Links
 from node.upkeep.control import Answers
 from node.upkeep.journal import Journal
 from p2pfl.protocol.boot import Boot
@@ -15,7 +15,6 @@ from p2pfl.protocol.charter import Charter, Member
 from p2pfl.protocol.events import Event, IdentityConflict, PeerId
 from p2pfl.protocol.identity import Keyring
 from p2pfl.protocol.liveness import Liveness
-from p2pfl.protocol.peer import Peer
 from p2pfl.protocol.round import Plan, static_plan
 
 
@@ -31,11 +30,11 @@ class Listed:
         self.answers: Answers = {}
         self._plan = static_plan(setup.own.id, listed.send_to, listed.weights)
         self._neighbors = max(1, len(listed.weights) - 1)
-        self._charter = _charter(setup, self.members)
+        self.charter = _charter(setup, self.members)
 
     @property
     def network_id(self) -> bytes:
-        return self._charter.network_id
+        return self.charter.network_id
 
     @property
     def neighbors_most(self) -> int:
@@ -57,13 +56,16 @@ class Listed:
     def heard(self, event: Event) -> bool:
         return False
 
+    def tunnels(self, signer: Keyring) -> None:
+        return None
+
     def agreed(self, schema: bytes, update_bytes: int) -> Charter:
-        return replace(self._charter, schema=schema, update_bytes=update_bytes)
+        return replace(self.charter, schema=schema, update_bytes=update_bytes)
 
     def planned(self, signer: Keyring, boot: Boot) -> tuple[Plan, Liveness | None]:
         return self._plan, None
 
-    async def begin(self, signer: Keyring, links: Links, live: LivePeer, peer: Peer, journal: Journal, end: End) -> None:
+    async def begin(self, signer: Keyring, links: LinkSet, live: Live, journal: Journal, end: End) -> None:
         pass
 
     async def close(self) -> None:

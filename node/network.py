@@ -16,9 +16,12 @@ from typing import Any
 
 from node.gossiping import gossiping
 from node.ground import Ground
-from node.live_peer import LivePeer
+from node.live import Live
+from node.relaying import relaying
 from node.setup import Setup, from_fd
 from node.training.channel import LoopChannel
+from node.transport.links import Links
+from node.transport.ways import Ways
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.events import Event, Started, StopRequested
 
@@ -37,7 +40,7 @@ class Network:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._parent: LoopChannel | None = None
-        self._live: LivePeer | None = None
+        self._live: Live | None = None
         self._ground: Ground | None = None
         self._early: list[Event] = []
         self._task: asyncio.Task[Any] | None = None
@@ -59,15 +62,15 @@ class Network:
                 say = self._say if self._parent is not None else None
                 self._ground = ground = Ground(loop, self._setup, stack, say, lambda: self._stop(ExitCode.OK))
                 links = await ground.open(stack, self._tell)
-                self._live = live = await gossiping(ground, links, stack, self._say, self._end)
+                self._live = live = await self._assembled(ground, links, stack)
                 self._tell(Started())
                 for event in self._early:
                     self._tell(event)
-                step = await live.finished
+                await live.finished
             if self._failure is not None:
                 raise self._failure
             if self._parent is None:
-                print(f"ended after round {step}", file=sys.stderr, flush=True)
+                print(live.last_words(), file=sys.stderr, flush=True)
                 if live.has_left_model:
                     print(f"model    {ground.directory.model}", flush=True)
             self._say(("finished", live.counters()))
@@ -79,6 +82,12 @@ class Network:
         except Failure as failure:
             return self._failed(failure)
         return int(self._exit_code or ExitCode.OK)
+
+    async def _assembled(self, ground: Ground, links: Links | Ways, stack: AsyncExitStack) -> Live:
+        if self._setup.is_relay:
+            assert isinstance(links, Links), "a relay has no tunnels of its own"
+            return await relaying(ground, links, stack, self._end)
+        return await gossiping(ground, links, stack, self._say, self._end)
 
     def _failed(self, failure: Failure) -> int:
         if self._parent is None:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from node.live_peer import LivePeer
-from node.transport.links import Links
+from node.admission.exchange import LinkSet
+from node.live import Live
 from node.upkeep.control import Answers
 from node.upkeep.journal import Journal
 from p2pfl.failure import Failure
@@ -13,7 +13,7 @@ from p2pfl.protocol.charter import Charter, Member
 from p2pfl.protocol.events import Event, IdentityConflict, PeerId
 from p2pfl.protocol.identity import Keyring
 from p2pfl.protocol.liveness import Liveness
-from p2pfl.protocol.peer import Peer
+from p2pfl.protocol.relay.tunnels import Tunnels
 from p2pfl.protocol.round import Plan
 
 End = Callable[[Failure, bool], None]
@@ -69,7 +69,14 @@ class Others(Protocol):
     def heard(self, event: Event) -> bool:
         """Something happened on a link. Whether it is no business of the peer's."""
 
+    def tunnels(self, signer: Keyring) -> Tunnels | None:
+        """Ways to those who can't be dialled, over relays; None where there are none of both."""
+
     # ---- asked for the peer -----------------------------------------------------------------------------------------------
+
+    @property
+    def charter(self) -> Charter:
+        """What holds for all; what it says of the model is empty where only the trainer knows."""
 
     def agreed(self, schema: bytes, update_bytes: int) -> Charter:
         """What holds for all, where our trainer makes this model. Raises `Failure` unless that is the network's."""
@@ -79,7 +86,7 @@ class Others(Protocol):
 
     # ---- running ----------------------------------------------------------------------------------------------------------
 
-    async def begin(self, signer: Keyring, links: Links, live: LivePeer, peer: Peer, journal: Journal, end: End) -> None:
+    async def begin(self, signer: Keyring, links: LinkSet, live: Live, journal: Journal, end: End) -> None:
         """All parts are there. Raises `Failure`."""
 
     async def close(self) -> None: ...

@@ -107,13 +107,25 @@ def test_it_listens_at_loopback_and_can_be_told_no_other_host() -> None:
     assert list(MetricsPage.start.__annotations__) == ["port", "return"]
 
 
+RELAYED = {"messages": 7, "bytes": 900_000, "dropped": 1, "held": 131_072}
+
+
+def test_a_relay_tells_what_it_carries_and_nothing_of_learning() -> None:
+    told = {family.name: family for family in metrics.families(example(relayed=RELAYED, state="relaying", neighbors=[]))}
+    values = {name: family.samples[0].value for name, family in told.items() if name.startswith("p2pfl_relay_")}
+    assert values == {f"p2pfl_relay_{name}" + ("_bytes" if name == "held" else ""): count for name, count in RELAYED.items()}
+    assert not any(name.startswith(("p2pfl_round", "p2pfl_trainer", "p2pfl_checkpoint", "p2pfl_accuracy")) for name in told)
+
+
 DOC = Path(__file__).parent.parent / "docs" / "operations.md"
 
 
 def documented() -> str:
     """The table of all metrics, from the code."""
     rows = ["| metric | labels | what |", "|---|---|---|"]
-    for family in metrics.families(example(membership=SEEN, loss=0.5)):
+    relay, learner = example(relayed=RELAYED, neighbors=[]), example(membership=SEEN, loss=0.5)
+    known = {family.name: family for seen in (relay, learner) for family in metrics.families(seen)}
+    for family in known.values():
         name = family.name + ("_total" if family.type == "counter" else "")
         labels = dict.fromkeys(label for sample in family.samples for label in sample.labels)
         rows.append(f"| `{name}` | {', '.join(f'`{label}`' for label in labels)} | {family.documentation} |")
