@@ -26,12 +26,14 @@ class ListedOthers:
 class FoundedOthers:
     """Charter, roster and credential are in the directory, and so is what is known of others. `addresses`: where the node says
     it can be dialled, at most three. `door`: HOST:PORT of its join door; "" for none. `topology`: overlay and degree.
-    `dials_loopback`: whether it may dial loopback addresses that others state, wherever it listens itself."""
+    `dials_loopback`: whether it may dial loopback addresses that others state, wherever it listens itself. `door_port`: what
+    its record says of the join door; 0 for the port after each address's."""
 
     addresses: tuple[str, ...]
     door: str
     topology: Mapping[str, Any]
     dials_loopback: bool = False
+    door_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)

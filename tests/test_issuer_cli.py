@@ -8,8 +8,9 @@ import pytest
 from node import moment
 from node.admission import office, papers
 from node.directory import NodeDirectory
+from node.setup import Setup
 from p2pfl.protocol.admission.certificate import DAY_S
-from tests.test_network_cli import Desk, answering, desk  # noqa: F401 (a fixture)
+from tests.test_network_cli import Desk, answering, becoming, desk  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.net
 
@@ -114,3 +115,28 @@ def test_an_answer_for_another_issuer_or_network_is_not_taken(desk: Desk) -> Non
     damaged = desk.is_refused("network", "invite", "--dir", "b")
     assert (damaged.code, "issuer" in damaged.err) == (6, True)
     assert desk.is_refused("network", "issuer", "--dir", "o").code == 6
+
+
+@pytest.mark.fault("revoked")
+def test_who_went_with_its_issuer_starts_again_once_the_root_certified_it_directly(
+    desk: Desk,  # noqa: F811
+    becoming: list[Setup],  # noqa: F811
+) -> None:
+    key = made_issuer(desk)
+    a, b, c = (NodeDirectory(desk.path / folder) for folder in "abc")
+    with answering(b):
+        desk.does(*desk.joining(desk.does("network", "invite", "--dir", "b").out, "c"))
+    known = papers.read(a)
+    known.roster.learn_all(papers.read(b).roster.entries(), (), moment.time.time())  # as gossip does
+    a.write(a.roster, known.roster.to_bytes())
+    desk.does("network", "revoke", "node-b", "--issuer", "--dir", "a")
+    (revocation,) = papers.read(a).roster.revocations
+    assert papers.read(a).roster.is_revoked(bytes.fromhex(key))
+    office._hand_over(c, "revoke", revocation=revocation)
+    refused = desk.is_refused("node", "start", "--dir", "c")  # and nobody answers
+    assert (refused.code, "revoked" in refused.err, becoming) == (6, True, [])
+    desk.does("network", "sign", "node-c", "--dir", "a")
+    with answering(a):
+        desk.is_refused("node", "start", "--dir", "c")
+    assert [told.own.name for told in becoming] == ["node-c"]
+    assert papers.read(c).roster.standing(becoming[0].own.id) is None

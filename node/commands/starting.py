@@ -7,12 +7,15 @@ from typing import NoReturn
 from node import processes, setup
 from node.admission import papers
 from node.admission.fitting import task_of
+from node.admission.inquiry import ask_at_once
 from node.admission.joining import refuse_as_relay
+from node.admission.papers import Papers
 from node.admission.terms import of_charter
 from node.directory import NodeDirectory
 from node.entropy import SystemEntropy
 from node.node_settings import NodeSettings
 from node.setup import FoundedOthers, Setup
+from node.transport.sockets import TransportKeys
 from p2pfl.protocol.admission.certificate import Role
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.identity import Identity
@@ -26,6 +29,8 @@ def prepared(directory: NodeDirectory, identity: Identity, settings: NodeSetting
     """Everything that the network process is told; the folder says it. Raises `Failure`."""
     known = papers.read(directory)
     own = identity.peer_id
+    if known.roster.standing(own) is not None:
+        _ask_others(directory, known, identity)
     papers.check_standing(known, own)
     charter = known.charters.current
     terms = of_charter(charter)
@@ -45,6 +50,7 @@ def prepared(directory: NodeDirectory, identity: Identity, settings: NodeSetting
             "" if settings.outbound_only else settings.listens_at_door,
             terms.topology.model_dump(),
             settings.is_on_loopback,
+            settings.door,
         ),
         index=terms.part_of(own),
         parts=terms.parts,
@@ -57,6 +63,17 @@ def prepared(directory: NodeDirectory, identity: Identity, settings: NodeSetting
         data_directory=settings.data,
         is_relay=is_relay,
     )
+
+
+def _ask_others(directory: NodeDirectory, known: Papers, identity: Identity) -> None:
+    """Whoever is no member as far as it knows may have been certified anew while it was away."""
+    ask_at_once(known, identity.peer_id, TransportKeys(identity.transport_key, identity.transport_secret))
+    lock = directory.lock()
+    try:
+        directory.write(directory.roster, known.roster.to_bytes())
+        directory.write(directory.charter, known.charters.to_bytes())
+    finally:
+        os.close(lock)
 
 
 def become(told: Setup) -> NoReturn:

@@ -1,0 +1,47 @@
+"""What changes in a founded network of real nodes while one of them is away: its charter, and who is a member."""
+
+from pathlib import Path
+
+import pytest
+
+from node.admission.office import revoke
+from p2pfl.protocol.admission.certificate import Role
+from p2pfl.protocol.admission.revocation import Cause
+from tests.test_founded import Ward, ended_after, founded, joined, office, until
+
+pytestmark = pytest.mark.net
+
+
+@pytest.mark.fault("revoked")
+@pytest.mark.fault("charters")
+def test_who_was_away_gets_the_amended_charter_and_learns_at_a_door_that_it_was_revoked(tmp_path: Path) -> None:
+    ann, bob, cat = founded(tmp_path), Ward(tmp_path / "bob"), Ward(tmp_path / "cat")
+    with ended_after(ann, bob, cat):
+        ann.start()
+        until(lambda: ann.ask("status")["state"] != "starting")
+        line, _ = office(ann).invite(3600.0, 2, Role.MEMBER)
+        for ward in (bob, cat):
+            joined(tmp_path, ward.name, line)
+        bob.start()
+        until(lambda: bob.neighbors().get("ann", {}).get("applied", 0) > 0)
+
+        # Amended while cat has never run: ann and bob go on without a single refusal.
+        charter, changes = office(ann).amend(None, ["gossip.ceiling_s=1.5", "limits.max_abs=500.0"])
+        assert (charter.serial, changes.at_once, changes.at_restart) == (2, ("gossip.ceiling_s",), ("limits.max_abs",))
+        for ward in (ann, bob):
+            until(lambda ward=ward: ward.ask("status")["membership"]["charter"] == 2, 5.0)
+            assert ward.ask("status")["membership"]["at_restart"] == ["limits.max_abs"]
+        applied = ann.neighbors()["bob"]["applied"]
+        until(lambda: ann.neighbors()["bob"]["applied"] > applied + 3)
+        assert "wrong_charter" not in {**ann.ask("status")["rejected"], **bob.ask("status")["rejected"]}
+        cat.start()  # it knows the charter of the day when it joined
+        until(lambda: cat.ask("status")["membership"]["charter"] == 2)
+        until(lambda: cat.neighbors().get("ann", {}).get("applied", 0) > 0)
+
+        # Revoked while it is away: nobody lets it in, and a door tells it why.
+        bob.kill()
+        revoke(office(ann), "bob", Cause.STOLEN)
+        until(lambda: cat.states()["bob"] == "revoked", 5.0)
+        bob.start()
+        code, said = bob.ended()
+        assert (code, "revoked" in said) == (6, True), said
