@@ -59,20 +59,24 @@ def test_of_many_neighbors_one_update_takes_memory_at_a_time() -> None:
     assert isinstance(ring, Turns) and ring.most == 1
 
 
-def test_an_update_waits_for_the_model_that_it_is_mixed_with() -> None:
-    """It came while we still trained: its place is kept, nobody else gets one, and it is folded when our model counts."""
+def test_no_update_takes_memory_before_the_model_counts_that_it_is_mixed_with() -> None:
+    """While we train, however long, offers wait; then the first has its turn, and the second when that one is folded."""
     ring = Turns(4, GossipRules(rounds=3), TO_0)
     first, second = Liar(ring, 1), Liar(ring, 2)
     ring.start(0)
-    sent(ring, first, 5.0)
-    ring.pass_time(30.0, learn=False)  # however long we train
-    assert not ring[0].of(Fold) and ring[0].peer.state is State.LEARNING
-    assert credits(second.say(0, second.offer(0))) == []
+    ring.settle(learn=False)
+    for one in (first, second):
+        assert credits(one.say(0, one.offer(0, value=5.0))) == []
+    ring.pass_time(30.0, learn=False)
+    assert ring[0].peer.state is State.LEARNING and ring.most == 0
     ring.learn(0)
+    assert credits(ring[0].log) == [(3, 0)]
+    for index in range(3):
+        first.say(0, first.chunk(index))
+    ring.settle(learn=False)
     (fold,) = ring[0].of(Fold)
     assert (fold.sender, fold.step, fold.weight) == (ring.ids[1], 0, 0.25)
-    ring.settle(learn=False)
-    assert credits(ring[0].log[-1:]) == [(3, 0)]  # the second's turn
+    assert credits(ring[0].log) == [(3, 0)] * 2 and ring.most == 1
 
 
 def test_the_weight_of_who_never_comes_stays_with_oneself() -> None:

@@ -115,6 +115,7 @@ class Trainer:
                 self._state = learner.first()  # of its own, where asked for: model() is called again
         except Failure as failure:
             return _unready(failure)
+        model.forget_first()
         self._learner = learner
         self._layout = tuple((slot.name, slot.shape) for slot in model.layout.slots)
         if order.record:

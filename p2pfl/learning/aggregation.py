@@ -23,9 +23,10 @@ TILE = 32_768
 
 def weighted_mean(own: Vector, sent: Vector, rows: Sequence[Vector], weights: Sequence[float]) -> Vector:
     """own + sum_j weights[j] (rows[j] - sent); exactly `own` where all rows equal `sent`."""
-    mixed = own.copy()
+    mixed = np.empty_like(own)
     difference = np.empty(min(TILE, own.size), dtype=np.float32)
     for tile in _tiles(own.size):
+        mixed[tile] = own[tile]
         for row, weight in zip(rows, weights, strict=True):
             _add_difference(mixed[tile], sent[tile], row[tile], weight, difference)
     return mixed

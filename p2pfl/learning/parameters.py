@@ -89,6 +89,10 @@ class Model:
         tensors = _drawn(self.task, self._seed, peer + 1).state_dict()
         return self.layout.flatten({slot.name: tensors[slot.name] for slot in self.layout.slots})
 
+    def forget_first(self) -> None:
+        """Everybody of this process has started from it: nobody needs it twice, and it takes as much memory as a model."""
+        self.first = self.first.new_empty(0)
+
     def bind(self, vector: torch.Tensor, local: Mapping[str, torch.Tensor]) -> None:
         """Let the module's parameters and shared buffers be views into `vector` [D] and its other buffers be those of `local`.
 

@@ -145,6 +145,13 @@ class Inbox:
         self.slots.remove(update)
         return self.make_room(update)
 
+    def take_turns(self, may_begin: bool) -> list[Effect]:
+        """From now on turns may begin, or none does; no matter where updates take no turns."""
+        if not self._room.takes_turns:
+            return []
+        self._room.is_open = may_begin
+        return self.grant()
+
     @property
     def deadline(self) -> float | None:
         """When `grant` is worth another call, whatever happens until then."""

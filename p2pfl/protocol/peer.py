@@ -284,7 +284,8 @@ class Peer:
             self._due = self._wait.begin_period(now.monotonic, period_s)
         else:
             self._due = self._wait.begin(now.monotonic, least=self._setbacks.penance_s)
-        return [*self._greet_the_silent(), *self._fold(), *self._end_wait_if_over(now)]
+        turns = self.inbox.take_turns(may_begin=True)
+        return [*self._greet_the_silent(), *turns, *self._fold(), *self._end_wait_if_over(now)]
 
     def _fold(self) -> list[Effect]:
         """Add to the mix that is to come what is whole. Not before the model that it is mixed with counts."""
@@ -313,6 +314,7 @@ class Peer:
         """The wait is over: take what is here into the next `Learn`."""
         effects: list[Effect] = []
         self._wait.end(now.monotonic)
+        effects += self.inbox.take_turns(may_begin=False)
         round = self.step
         if self._rules.mode == "rounds" and not (self._folding and self._folding.is_begun):
             effects += self._go_on_to(self._wait.round_to_join(self.inbox.is_new))

@@ -6,8 +6,9 @@ neighbor that has waited longest since it last got one, then to the oldest offer
 gets a second one that leaves too few for the others; where there are fewer, later rounds get none.
 
 Where updates are folded into the mix as they come, they take turns: a place is given when no other is in use, so that one
-update takes memory at a time. Whoever has not brought its own within `turn_s` no longer keeps others from theirs: a neighbor
-that stalls costs one place and no round.
+update takes memory at a time, and only while the peer waits: what comes while it learns could not be folded, and would take
+memory beside the learner's own. Whoever has not brought its update within `turn_s` no longer keeps others from theirs: a
+neighbor that stalls costs one place and no round.
 """
 
 from collections.abc import Callable, Iterable
@@ -48,6 +49,8 @@ class Room:
         self._places = places
         self._senders = senders
         self._turn_s = turn_s
+        self.is_open = turn_s is None
+        """Whether places are given now, where neighbors take turns."""
         self._taken: dict[int, Arriving] = {}
         self._since: dict[int, float] = {}
         self._turns: dict[PeerId, int] = {}
@@ -58,6 +61,8 @@ class Room:
 
     def next(self, slots: Slots, now: float) -> Arriving | None:
         """Who of those that were offered gets a place now, and has it from now on."""
+        if not self.is_open:
+            return None
         waiting = [u for u in slots if not u.credited and self._may_have_place(u.sender, slots.is_later(u), slots, now)]
         if not waiting:
             return None
@@ -70,10 +75,14 @@ class Room:
 
     def next_turn_at(self, now: float) -> float | None:
         """When a place may be free because somebody's turn is over, whatever happens until then."""
-        if self._turn_s is None or self._places is None or len(self._taken) >= self._places:
+        if self._turn_s is None or self._places is None or not self.is_open or len(self._taken) >= self._places:
             return None
         ends = [self._since[ticket] + self._turn_s for ticket, one in self._taken.items() if not one.is_whole]
         return max((end for end in ends if end > now), default=None)
+
+    @property
+    def takes_turns(self) -> bool:
+        return self._turn_s is not None
 
     def has(self, update: Arriving) -> bool:
         return update.ticket in self._taken
@@ -101,8 +110,8 @@ class Room:
         return free > (reserved if sender in holders else 0)
 
     def _is_in_use(self, update: Arriving, slots: Slots, now: float) -> bool:
-        """Whether it is its turn. What is whole and of this round waits only for our own learner; what stands in for it is not
-        folded, and may wait as long as the round takes."""
+        """Whether it is its turn. What is whole and of this round is being folded; what stands in for it is not, and may wait
+        as long as the round takes."""
         assert self._turn_s is not None
         if update.is_whole:
             return update.header.step == slots.round
