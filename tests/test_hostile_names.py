@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from node.commands import status
-from node.commands.place import named
+from node.place import named
 from node.upkeep.journal import Journal
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.charter import Member

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,19 @@ def test_a_package_imports_only_those_it_stands_on(package: str) -> None:
         for name in imports(path)
         if root(name) in foreign
     ]
+
+
+def test_no_room_of_the_node_stands_on_one_that_stands_on_it() -> None:
+    """A room is a folder of `node`, or a file that lies in none."""
+    below: dict[str, set[str]] = {}
+    for path in FILES:
+        if path.parts[0] == "node" and path != Path("node/__init__.py"):
+            own = path.with_suffix("").parts[1]
+            below.setdefault(own, set()).update({room for room in rooms(path) if room != own})
+    try:
+        list(TopologicalSorter(below).static_order())
+    except CycleError as circle:
+        raise AssertionError(f"a circle: {' -> '.join(circle.args[1])}") from None
 
 
 def test_what_a_peer_decides_and_what_it_computes_know_nothing_of_each_other() -> None:
@@ -97,6 +111,21 @@ def imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
+
+
+def rooms(path: Path) -> Iterator[str]:
+    """Of the node, that a file imports: `from node import setup` names one as `import node.setup` does."""
+    for node in ast.walk(tree(path)):
+        match node:
+            case ast.Import(names=names):
+                found = [alias.name for alias in names]
+            case ast.ImportFrom(module="node", names=names):
+                found = [f"node.{alias.name}" for alias in names]
+            case ast.ImportFrom(module=str(module)):
+                found = [module]
+            case _:
+                continue
+        yield from (name.split(".")[1] for name in found if name.startswith("node."))
 
 
 def calls(path: Path) -> Iterator[ast.Call]:

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from node import node_settings
+from node import node_settings, place
 from node.admission import papers
 from node.admission.asking import ask_first
 from node.admission.fitting import check
 from node.admission.founding import own_record, settle
 from node.admission.terms import of_charter
-from node.commands import place
 from node.directory import NodeDirectory
 from node.entropy import SystemEntropy
 from node.moment import believed_time

@@ -58,9 +58,9 @@ def network_create(
 
     For example: p2pfl network create wards --task digits --settings wards.toml
     """
+    from node import place
     from node.admission.founding import found, refuse_inhabited
     from node.admission.terms import from_file, is_file
-    from node.commands import place
     from node.commands.options import new_passphrase, own_name, settings_from
     from node.node_settings import settings_of
 
@@ -94,8 +94,8 @@ def network_invite(
 
     For example: p2pfl network invite --ttl 1h --uses 3
     """
+    from node import place
     from node.admission.office import Office, is_running
-    from node.commands import place
     from node.commands.options import known_passphrase, seconds
     from p2pfl.protocol.admission.certificate import Role
 
@@ -132,8 +132,8 @@ def network_sign(
 
     For example: p2pfl network sign ward-c.request >ward-c.credential
     """
+    from node import place
     from node.admission.office import Office
-    from node.commands import place
     from node.commands.options import known_passphrase
     from node.commands.reading import line_in, looks_like_file
     from p2pfl.protocol.admission.authority import read_request
@@ -183,8 +183,8 @@ def network_revoke(
 
     For example: p2pfl network revoke ward-b --reason stolen
     """
+    from node import place
     from node.admission.office import Office, is_running, revoke
-    from node.commands import place
     from node.commands.options import known_passphrase
     from p2pfl.protocol.admission.revocation import Cause
 
@@ -216,8 +216,8 @@ def network_amend(
 
     For example: p2pfl network amend --set gossip.ceiling_s=30.0 --set topology.degree=6
     """
+    from node import place
     from node.admission.office import Office, is_running
-    from node.commands import place
     from node.commands.options import known_passphrase
 
     here = place.found(directory)
@@ -244,8 +244,8 @@ def network_issuer(
 
     For example: p2pfl network issuer --request ward-b.application
     """
+    from node import place
     from node.admission.issuing import accepted, applied, standing
-    from node.commands import place
     from node.commands.options import known_passphrase, new_passphrase
     from node.commands.reading import line_in, written
     from p2pfl.protocol.admission.issuer import IssuerLine, application_line
@@ -273,9 +273,9 @@ def network_members(directory: Directory = None, json_: Json = False) -> None:
 
     For example: p2pfl network members
     """
+    from node import place
     from node.admission.member_table import lines
     from node.admission.office import listed
-    from node.commands import place
 
     members = listed(place.found(directory))
     typer.echo(answer({"members": members}) if json_ else "\n".join(lines(members)))

@@ -74,8 +74,8 @@ def node_init(
 
     For example: p2pfl node init --name ward-c --request ward-c.request
     """
+    from node import place
     from node.admission.enrolment import enrol
-    from node.commands import place
     from node.commands.options import new_passphrase
 
     here = place.named(directory, name)
@@ -152,9 +152,8 @@ def node_start(
 
     For example: p2pfl node start
     """
-    from node import node_settings
+    from node import node_settings, place
     from node.admission.enrolment import identity_in
-    from node.commands import place
     from node.commands.options import settings_from
 
     here = place.found(directory)
@@ -190,7 +189,7 @@ def node_status(
 
     For example: p2pfl node status --dir ward-a --watch
     """
-    from node.commands import place
+    from node import place
     from node.commands.status import lines, screen, status_of
     from node.commands.status import watch as show_each
 
@@ -214,7 +213,7 @@ def node_leave(
 
     For example: p2pfl node leave --dir ward-a
     """
-    from node.commands import place
+    from node import place
     from node.commands.status import leave
 
     left = leave(place.found(directory))

@@ -24,8 +24,8 @@ def doctor(
 
     For example: p2pfl doctor --dir ward-a --listen 10.0.0.5:7780
     """
+    from node import place
     from node.admission.enrolment import passphrase_from
-    from node.commands import place
     from node.commands.doctor import Patient, as_data, examined, lines
 
     passphrase = passphrase_from(passphrase_fd) if passphrase_fd is not None else None
