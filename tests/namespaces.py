@@ -1,7 +1,9 @@
-"""Networks of a test's own, with nothing else in them: one loopback, or two hosts with a cable between them. Linux, as root."""
+"""Networks of a test's own, with nothing else in them: one loopback, two hosts with a cable between them, or three. Linux, as
+root."""
 
 import ctypes
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -50,6 +52,18 @@ class Host:
     def run(self, *words: str) -> None:
         subprocess.run(self.command(*words), check=True, capture_output=True)
 
+    def reaches(self, address: str) -> bool:
+        """Whether packets find their way there and back."""
+        with self.entered(), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as knocking:
+            knocking.settimeout(1.0)
+            try:
+                knocking.connect((address, 9))
+            except ConnectionRefusedError:
+                return True
+            except OSError:
+                return False
+        return True
+
     def add_address(self, address: str) -> None:
         self.run("ip", "address", "add", f"{address}/24", "dev", self.interface)
 
@@ -85,6 +99,27 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
             host.run("ip", "link", "set", host.interface, "up")
             host.run("ip", "link", "set", "lo", "up")
         yield one, other
+
+
+@contextmanager
+def two_behind_one() -> Iterator[tuple[Host, Host, Host]]:
+    """One at 10.77.0.1 and 10.78.0.1, with a cable to each of two others at 10.77.0.2 and 10.78.0.2, who reach nobody else: it
+    passes no packets on."""
+    middle, *others = (Host(f"p2{letter}{os.getpid()}") for letter in "mab")
+    with ExitStack() as stack:
+        for host in (middle, *others):
+            subprocess.run(["ip", "netns", "add", host.name], check=True)
+            stack.callback(subprocess.run, ["ip", "netns", "del", host.name], check=True)
+            host.run("ip", "link", "set", "lo", "up")
+        for net, host in zip((77, 78), others, strict=True):
+            end = f"w-{host.name}"[:15]
+            cable = ["ip", "link", "add", end, "netns", middle.name, "type", "veth", "peer", "name", host.interface]
+            subprocess.run([*cable, "netns", host.name], check=True)
+            middle.run("ip", "address", "add", f"10.{net}.0.1/24", "dev", end)
+            middle.run("ip", "link", "set", end, "up")
+            host.add_address(f"10.{net}.0.2")
+            host.run("ip", "link", "set", host.interface, "up")
+        yield middle, others[0], others[1]
 
 
 def _checked(result: int) -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,10 +32,10 @@ def p2pfl(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def started(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
-    """Its stdout and stderr come as one stream of lines."""
+def started(*arguments: str, cwd: Path, on: Sequence[str] = ()) -> "subprocess.Popen[str]":
+    """Its stdout and stderr come as one stream of lines. `on` comes before the command, to have it run elsewhere."""
     return subprocess.Popen(
-        [*P2PFL, *arguments],
+        [*on, *P2PFL, *arguments],
         cwd=cwd,
         env=environment(),
         stdout=subprocess.PIPE,

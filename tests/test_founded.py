@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,8 @@ class Ward:
     def name(self) -> str:
         return self.folder.path.name
 
-    def start(self) -> None:
-        self.process = started("node", "start", "--dir", self.name, cwd=self.folder.path.parent)
+    def start(self, on: Sequence[str] = ()) -> None:
+        self.process = started("node", "start", "--dir", self.name, cwd=self.folder.path.parent, on=on)
 
     def ask(self, name: str, **arguments: Any) -> Any:
         with Caller(self.folder.control) as caller:

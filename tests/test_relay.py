@@ -9,9 +9,10 @@ import pytest
 from node import node_settings
 from node.admission.joining import join, new_identity
 from node.admission.office import revoke
-from node.node_settings import NodeSettings
+from node.node_settings import NodeSettings, settings_of
 from p2pfl.protocol.admission.certificate import Role
 from p2pfl.protocol.admission.revocation import Cause
+from tests import namespaces
 from tests.nodes import p2pfl
 from tests.test_founded import Ward, ended_after, founded, office, settings, until
 from tests.test_network_cli import answering
@@ -31,18 +32,24 @@ def pss(pid: int) -> int:
     return int(kib) * 1024
 
 
-@pytest.fixture
-def wards(tmp_path: Path) -> Iterator[tuple[Ward, Ward, dict[str, Ward]]]:
-    """ann, who founded the network, and bob: behind NATs since. And two relays."""
-    ann = founded(tmp_path)
-    bob, relays = Ward(tmp_path / "bob"), {name: Ward(tmp_path / name) for name in ("relay-1", "relay-2")}
-    for_relays, _ = office(ann).invite(3600.0, 2, Role.RELAY)
+def joined(folder: Path, relays: dict[str, NodeSettings]) -> tuple[Ward, Ward, dict[str, Ward]]:
+    """ann, who founded the network, and bob: behind NATs since. And relays."""
+    ann, bob = founded(folder), Ward(folder / "bob")
+    wards = {name: Ward(folder / name) for name in relays}
+    for_relays, _ = office(ann).invite(3600.0, len(relays), Role.RELAY)
     for_bob, _ = office(ann).invite(3600.0, 1, Role.MEMBER)
-    joins = [(ward, for_relays, settings()) for ward in relays.values()]
+    joins = [(wards[name], for_relays, how) for name, how in relays.items()]
     with answering(ann.folder):
         for ward, line, how in (*joins, (bob, for_bob, outbound_only())):
             join(line, ward.name, ward.folder.path, how, lambda directory: new_identity(directory, lambda: None))
     node_settings.save(ann.folder, outbound_only())
+    return ann, bob, wards
+
+
+@pytest.fixture
+def wards(tmp_path: Path) -> Iterator[tuple[Ward, Ward, dict[str, Ward]]]:
+    """All of them run, with two relays."""
+    ann, bob, relays = joined(tmp_path, {"relay-1": settings(), "relay-2": settings()})
     with ended_after(ann, bob, *relays.values()):
         for ward in (*relays.values(), ann, bob):
             ward.start()
@@ -100,3 +107,18 @@ def test_two_nodes_that_only_dial_out_learn_together_through_one_relay_and_when_
     code, said = other.ended()
     assert code == 0 and "messages were passed on" in said
     until(lambda: ann.states()[other.name] == "left")
+
+
+@pytest.mark.skipif(not namespaces.can_make(), reason="three hosts take root and network namespaces")
+def test_two_hosts_that_reach_nobody_but_a_third_learn_together_through_it(tmp_path: Path) -> None:
+    with namespaces.two_behind_one() as (middle, one, other):
+        own = settings_of("a test", listen="0.0.0.0:7780", addresses=("10.77.0.1:7780", "10.78.0.1:7780"))
+        ann, bob, relays = joined(tmp_path, {"relay": own})
+        assert other.reaches("10.78.0.1") and not other.reaches("10.77.0.2") and not one.reaches("10.78.0.1")
+        with ended_after(ann, bob, relays["relay"]):
+            relays["relay"].start(middle.command())
+            ann.start(one.command())
+            bob.start(other.command())
+            assert meet(ann, bob) == "relay"
+            status = relays["relay"].ask("status")
+            assert pss(status["pid"]) < RELAY_BYTES_MAX and status["relayed"]["dropped"] == 0
