@@ -300,6 +300,12 @@ class Cluster:
     def free_disk(self, node: Node) -> None:
         (node.folder / "filler").unlink()
 
+    async def remount(self, node: Node, how: str) -> None:
+        """Its small disk becomes "ro" or "rw"; not in the middle of a write, so that it may take a moment."""
+        async with asyncio.timeout(LIMIT_S):
+            while subprocess.run(["mount", "-o", f"remount,{how}", str(node.folder)], capture_output=True).returncode:
+                await asyncio.sleep(0.01)
+
     # ---- what they say ------------------------------------------------------------------------------------------------------
 
     async def until(self, holds: Callable[[], bool], limit_s: float = LIMIT_S) -> None:

@@ -6,10 +6,12 @@ Every test ends by asking the nodes to stop, which they do with exit code 0, and
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
+from node.upkeep.journal import QUIET_S
 from tests import history
 from tests.cluster import GOSSIP, Cluster, Node, benched, can_mount
 from tests.history import Balance, Line
@@ -21,6 +23,10 @@ async def end(cluster: Cluster) -> Balance:
     """All stop in good order, and their books are right."""
     await cluster.stop(*(node for node in cluster.nodes if node.is_running))
     return history.checked(cluster.histories())
+
+
+def _newest_checkpoint(node: Node) -> Path:
+    return max((node.folder / "checkpoints").glob("*.manifest"))
 
 
 def told_of(lines: list[Line], what: str, peer: Node) -> int:
@@ -105,6 +111,34 @@ async def test_a_full_disk_stops_neither_training_nor_gossip_and_keeps_the_check
         await cluster.hear_each_other()
         await cluster.until(lambda: kept[-1] not in (node.folder / "checkpoints").glob("*.manifest"))
         await end(cluster)
+
+
+@pytest.mark.fault("full disk")
+@pytest.mark.skipif(not can_mount(), reason="a file system is mounted read-only, which takes root")
+@benched()
+async def test_a_file_system_that_turns_read_only_is_named_once_while_training_and_gossip_go_on(tmp_path: Path) -> None:
+    """FAULTS 63. As ext4 does after an error, under a running node. A checkpoint is due every 0.2 s."""
+    cluster = Cluster(3, tmp_path, topology="complete")
+    node = cluster.nodes[0]
+    cluster.give_small_disk(node, kib=1024)
+    async with cluster:
+        await cluster.until(lambda: any((node.folder / "checkpoints").glob("*.manifest")))
+        await cluster.remount(node, "ro")
+        kept, lines = _newest_checkpoint(node), (node.folder / "metrics.jsonl").read_text()
+        await cluster.until(lambda: any(line["kind"] == "checkpoint_failed" for line in node.incidents))
+        began = time.monotonic()
+        await cluster.reach(10)
+        await cluster.hear_each_other()
+        told = [line["text"] for line in node.incidents if line["kind"] == "checkpoint_failed"]
+        assert set(told) == {"Read-only file system"} and len(told) <= 1 + (time.monotonic() - began) / QUIET_S
+        assert _newest_checkpoint(node) == kept and (node.folder / "metrics.jsonl").read_text() == lines
+
+        await cluster.remount(node, "rw")
+        await cluster.until(lambda: _newest_checkpoint(node) != kept)
+        await cluster.hear_each_other()
+        await end(cluster)
+        for text in (node.folder / "metrics.jsonl").read_text().splitlines():
+            json.loads(text)
 
 
 @pytest.mark.fault("trainer")
