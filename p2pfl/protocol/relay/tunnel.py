@@ -98,7 +98,8 @@ class Tunnel:
         self._is_told: bool | None = None  # whether the peer believes it up; None: it was told nothing yet
         self._is_needed_there = False
         self._failures = 0
-        self._due = self._woken_at = self._opened_at = self._heard_at = self._said_at = self._moved_at = now
+        self._woken_at = float("-inf")
+        self._due = self._opened_at = self._heard_at = self._said_at = self._moved_at = now
 
     @property
     def is_open(self) -> bool:
