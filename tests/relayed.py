@@ -156,7 +156,7 @@ class Relayed(Ring):
 
     @staticmethod
     def _peer_of(event: Event) -> PeerId:
-        return event.hop if isinstance(event, FrameReceived) else event.peer  # type: ignore[union-attr]
+        return event.hop if isinstance(event, FrameReceived) else event.peer
 
     # ---- relays ---------------------------------------------------------------------------------------------------------
 
