@@ -25,6 +25,7 @@ from node.disk import create_durably, write_durably
 from p2pfl.failure import ExitCode, Failure
 
 IDENTITY_MAX = 1 << 16  # bytes; ours are a few hundred
+BOOT_EPOCHS = (1 << 63) - 1  # fewer than that go over the wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,12 @@ class NodeDirectory:
             message = f"{path}: not a boot epoch."
             raise Failure("bad_boot_epoch", message, "Remove it if the clock is right; the time stands in for it.") from None
         epoch = max(stored + 1, int(wall), 1)
+        if epoch >= BOOT_EPOCHS:
+            message = (
+                f"No boot epoch is left for this node: one of its own records, or {path}, states the last one there can be."
+            )
+            hint = "Somebody else has its key, or the file was changed. Revoke this node, and join as another one."
+            raise Failure("bad_boot_epoch", message, hint, ExitCode.IDENTITY)
         try:
             write_durably(path, f"{epoch}\n".encode())
         except OSError as error:

@@ -6,7 +6,7 @@ with neighbors, the owner at the control socket, and time; whatever it was, link
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ from p2pfl.protocol.events import (
     Event,
     FrameReceived,
     IdentityConflict,
+    Instant,
     LinkDown,
     LinkUp,
     PeerId,
@@ -349,13 +350,20 @@ class Founded:
             running.live.tell(Suspended())
         self._beats += 1
         if self._beats % CLOCK_BEATS == 0 and self._membership is not None:
-            self._clocks.look(self.roster.records, self._membership.snapshot().watched, now)
+            self._look_at_clocks(self._membership.snapshot().watched, now)
         if not self._clocks.is_off(now.wall):  # a wrong clock closes no links
             self.roster.expire(now.wall)
         running.exchange.turn(now.monotonic)
         running.inquiry.turn(now.monotonic, is_alone=not running.exchange.linked)
         self._follow()
         running.keeper.look()
+
+    def _look_at_clocks(self, neighbors: Iterable[PeerId], now: Instant) -> None:
+        """What they have signed tells whether our clock is right, and what time it is at least where we have none."""
+        self._clocks.look(self.roster.records, neighbors, now)
+        moment = self._clocks.witnessed(now, is_behind=self.roster.time(now.wall) > now.wall)
+        if moment is not None:
+            self.roster.witness(moment)
 
     def _follow(self) -> None:
         """What is known is other than before."""

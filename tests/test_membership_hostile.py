@@ -5,8 +5,8 @@ import pytest
 from p2pfl.protocol.admission.record import Record
 from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.errors import Reason
-from p2pfl.protocol.events import IdentityConflict, Instant, MembershipEffect, PeerId, Rejected, Send
-from p2pfl.protocol.membership import gossip_wire
+from p2pfl.protocol.events import Dial, IdentityConflict, Instant, MembershipEffect, PeerId, Rejected, Send
+from p2pfl.protocol.membership import gossip_wire, push_pull
 from p2pfl.protocol.membership.gossip_wire import (
     Ack,
     Digests,
@@ -60,6 +60,10 @@ class Alone:
 def accusation(accuser: PeerId, subject: PeerId, version: Version = FIRST, signer: PeerId | None = None) -> Accusation:
     digest = accusation_digest(NETWORK, accuser, subject, version)
     return Accusation(accuser, subject, version, FakeOath(signer or accuser).sign(SWIM_CONTEXT, digest))
+
+
+def ticket_of(asker: PeerId, k: int) -> bytes:
+    return record_of(asker).boot_id + k.to_bytes(8, "big")
 
 
 def reasons(effects: list[MembershipEffect]) -> list[Reason]:
@@ -313,10 +317,181 @@ def test_a_request_to_ask_for_somebody_costs_one_message_and_is_bounded() -> Non
     answers = [
         m
         for k in range(100)
-        for m in sent(alone.life.receive(NOW, ACCUSER, PingRequest(k.to_bytes(24, "big"), SUBJECT)), SUBJECT)
+        for m in sent(alone.life.receive(NOW, ACCUSER, PingRequest(ticket_of(ACCUSER, k), SUBJECT)), SUBJECT)
         if isinstance(m, Ping)
     ]
     assert len(answers) == 16
+
+
+def test_nobody_takes_the_ticket_of_another_before_it_asks() -> None:
+    """Tickets can be foretold: they are a boot id, which records state, and a count."""
+    alone = Alone()
+    honest, thief = ACCUSER, OTHERS[5]
+    effects = alone.life.receive(NOW, thief, PingRequest(ticket_of(honest, 1), SUBJECT))
+    assert isinstance(sent(effects, thief)[0], Nack) and not sent(effects, SUBJECT)
+    asked = sent(alone.life.receive(NOW, honest, PingRequest(ticket_of(honest, 1), SUBJECT)), SUBJECT)
+    assert [m.origin for m in asked if isinstance(m, Ping)] == [honest]
+
+
+@pytest.mark.fault("rumors")
+def test_one_member_that_leaves_and_comes_back_without_end_is_believed_once_an_interval() -> None:
+    """Whoever tells it, and though all of it is really signed: each change would cost everybody a new overlay."""
+    alone = Alone()
+    versions = alone.life.view.version
+    for k in range(2_000):  # a hundred a second
+        now = Instant(NOW.monotonic + k / 100, WALL)
+        alone.hear(OTHERS[k % 4], Introduction(record_of(OTHERS[5], epoch=2 + k, has_left=bool(k % 2)).data), now=now)
+    assert alone.life.view.version - versions <= 16 + 20 / LAN.probe_interval_s + 1
+    later = Instant(NOW.monotonic + 100.0, WALL)
+    alone.hear(ACCUSER, Introduction(record_of(OTHERS[5], epoch=10_000).data), now=later)
+    assert OTHERS[5] in alone.life.view
+
+
+@pytest.mark.fault("rumors")
+def test_forged_records_of_a_member_do_not_use_up_what_it_may_say() -> None:
+    alone = Alone()
+    for k in range(100):
+        genuine = record_of(SUBJECT, incarnation=50 + k)
+        forged = genuine.data[:-64] + signature(ACCUSER, b"p2pfl/addr/v1\0", genuine.data[:-64])
+        alone.hear(ACCUSER, Introduction(forged))
+    alone.hear(OTHERS[4], Introduction(record_of(SUBJECT, incarnation=1).data))
+    known = alone.life.view.get(SUBJECT)
+    assert known is not None and known.standing.version == Version(1, 1)
+
+
+@pytest.mark.fault("rumors")
+def test_old_news_without_end_from_one_hop_are_not_read_and_another_hop_is_heard() -> None:
+    """Records that everybody knows cost their hop nothing, and us a look at each."""
+    alone = Alone()
+    known = [Introduction(record_of(peer).data) for peer in OTHERS]
+    refused = 0
+    for _ in range(2_000):
+        refused += Reason.RATE_LIMITED in reasons(alone.hear(ACCUSER, *known))
+    assert refused >= 2_000 - 4096 / len(known) - 1
+    assert not reasons(alone.hear(OTHERS[4], Introduction(record_of(id_of(77)).data, b"member" + id_of(77))))
+    assert id_of(77) in alone.life.view
+
+
+@pytest.mark.fault("crowds")
+def test_questions_that_nothing_answers_are_not_free() -> None:
+    """To compare two views costs as much whether they differ or not."""
+    alone = Alone()
+    same = push_pull.digests(alone.life._census)
+    for question in (same, Summary(0, ()), Wanted((STRANGER,))):
+        hop = OTHERS[[Digests, Summary, Wanted].index(type(question))]
+        refused = [Reason.RATE_LIMITED in reasons(alone.life.receive(NOW, hop, question)) for _ in range(1000)]
+        assert not refused[0] and 700 < sum(refused) < 1000
+
+
+@pytest.mark.fault("crowds")
+def test_a_short_question_about_a_large_network_looks_up_only_what_one_answer_carries() -> None:
+    alone = Alone()
+    for k in range(2_000):
+        peer = id_of(10_000 + k)
+        now = Instant(NOW.monotonic + k / 100, WALL)
+        alone.hear(OTHERS[k % 7], Introduction(record_of(peer).data, b"member" + peer), now=now)
+    looked = 0
+    entry = alone.registry.entry
+
+    def counted(peer: PeerId) -> tuple[bytes, bytes]:
+        nonlocal looked
+        looked += 1
+        return entry(peer)
+
+    alone.registry.entry = counted  # type: ignore[method-assign]
+    said = sent(alone.life.receive(now, ACCUSER, Summary((1 << 64) - 1, ())), ACCUSER)
+    assert sum(isinstance(m, Records) for m in said) == 1 and looked <= 512 + 1
+
+
+@pytest.mark.fault("flood")
+def test_a_flood_of_pings_is_answered_and_the_rumors_are_looked_through_a_few_times_only() -> None:
+    alone = Alone()
+    looked = 0
+    take = alone.life._census.rumors.take
+
+    def counted(*args: object) -> bytes:
+        nonlocal looked
+        looked += 1
+        return take(*args)  # type: ignore[arg-type]
+
+    alone.life._census.rumors.take = counted  # type: ignore[assignment, method-assign]
+    for k in range(2_000):
+        now = Instant(NOW.monotonic + k / 2_000, WALL)
+        assert any(isinstance(m, Ack) for m in sent(alone.life.receive(now, ACCUSER, Ping(bytes(24))), ACCUSER))
+    assert looked <= 64 + 16 + 8 * 2  # and those of our own pings
+
+
+@pytest.mark.fault("rumors")
+def test_one_liar_that_is_nobodys_neighbor_does_not_make_everybody_talk_to_everybody() -> None:
+    """Each accusation, of 147 bytes, would have its subject make a record that goes to all. Nobody else believes it."""
+    alone = Alone()
+    far = next(peer for peer in OTHERS if peer not in watched(alone.life.view.live, OWN, 1)[:2])
+    before, health = alone.life.record.incarnation, alone.life.snapshot().health
+    shortest, _ = LAN.suspicion_s(8)
+    seconds = 60
+    for k in range(10 * seconds):
+        now = Instant(LATER.monotonic + k / 10, WALL)
+        for peer in OTHERS:
+            alone.life.heard(now, peer)
+        alone.hear(far, accusation(far, OWN, Version(5, alone.life.record.incarnation)), now=now)
+    said = alone.life.record.incarnation - before
+    assert 2 <= said <= seconds / (shortest / 2) + 2
+    assert alone.life.snapshot().health <= max(health, LAN.health_max - 1)
+
+
+@pytest.mark.fault("rumors")
+def test_a_neighbor_that_goes_on_accusing_us_makes_us_slower_once_per_longest_suspicion() -> None:
+    alone = Alone()
+    near = watched(alone.life.view.live, OWN, 1)[0]
+    worse = 0
+    health = alone.life._hearing._health
+    with pytest.MonkeyPatch.context() as patch:
+
+        def counted(by: int = 1) -> None:
+            nonlocal worse
+            worse += by
+
+        patch.setattr(health, "worse", counted)
+        for k in range(300):
+            now = Instant(LATER.monotonic + k / 10, WALL)
+            alone.life._last = now  # the loop is in time
+            alone.life._watching.probes._open.clear()
+            alone.hear(near, accusation(near, OWN, Version(5, alone.life.record.incarnation)), now=now)
+    _, longest = LAN.suspicion_s(8)
+    assert 1 <= worse <= 30.0 / longest + 1
+
+
+@pytest.mark.fault("rumors")
+def test_a_silent_member_that_names_a_victim_as_its_helper_has_it_dialled_once_and_not_every_interval() -> None:
+    village = Village(24)
+    village.run(10.0)
+    hostile = village.living[0]
+    watchers = [peer for peer in village.living if hostile in village.life(peer).snapshot().watched]
+    strangers = (peer for peer in village.living if peer != hostile and peer not in watchers)
+    victim = next(peer for peer in strangers if not set(village.life(peer).snapshot().watched) & set(watchers))
+    told = record_of(hostile, incarnation=100, neighbors=[victim])
+    for peer in watchers:
+        item = Records(gossip_wire.encode_item(Introduction(told.data)))
+        village.call(peer, lambda life, peer=peer, item=item: life.receive(village.instant(peer), peer, item))  # type: ignore[misc]
+    asked: list[PeerId] = []
+    carry_out = village._carry_out
+
+    def watch_dials(house: object, effect: MembershipEffect) -> None:
+        if isinstance(effect, Dial) and effect.peer == victim:
+            asked.append(house.peer)  # type: ignore[attr-defined]
+        carry_out(house, effect)  # type: ignore[arg-type]
+
+    village._carry_out = watch_dials  # type: ignore[method-assign, assignment]
+    village.kill(hostile, silently=True)
+    village.run(20.0)
+    assert asked and all(asked.count(peer) <= 2 for peer in watchers)
+
+
+def test_who_finds_another_machine_under_its_identity_is_the_later_life_when_it_starts_again() -> None:
+    """Else a disk that was restored from an old copy would meet its own last life at every start, and stop for ever."""
+    alone = Alone()
+    alone.hear(ACCUSER, Introduction(record_of(OWN, epoch=9, boot=1).data))
+    assert alone.registry.records[OWN].boot_epoch == 9
 
 
 def test_a_summary_that_invents_members_gets_a_bounded_question() -> None:

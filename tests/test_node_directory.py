@@ -96,6 +96,15 @@ def test_a_passphrase_comes_out_of_a_file_that_nobody_else_can_read(tmp_path: Pa
         passphrase_in(tmp_path / "no")
 
 
+def test_a_last_boot_epoch_is_a_line_that_says_what_to_do(tmp_path: Path) -> None:
+    """Whoever has the key can sign a record of the highest epoch; the next start must not end in a traceback."""
+    directory = NodeDirectory(tmp_path)
+    with pytest.raises(Failure, match="No boot epoch is left") as refusal:
+        directory.next_boot_epoch(2**63 - 1)
+    assert "Revoke this node" in (refusal.value.hint or "")
+    assert directory.next_boot_epoch(7.0) == 7  # nothing of it was kept
+
+
 @pytest.mark.fault("clocks")
 def test_the_boot_epoch_never_comes_twice_whatever_the_clock_says(directory: NodeDirectory) -> None:
     epochs = [directory.next_boot_epoch(wall) for wall in (1000.0, 1000.0, 5.0, 2000.0, 0.0)]

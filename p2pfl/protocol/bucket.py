@@ -43,6 +43,11 @@ class Buckets:
     def __len__(self) -> int:
         return len(self._buckets)
 
+    def has(self, source: Hashable, amount: float, now: float) -> bool:
+        """Whether `source` would be granted `amount` now."""
+        bucket = self._buckets.get(source)
+        return amount <= (self._burst if bucket is None else bucket.level(now))
+
     def take(self, source: Hashable, amount: float, now: float) -> bool:
         """Whether `source` is granted `amount` now."""
         bucket = self._buckets.get(source)

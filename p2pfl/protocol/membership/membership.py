@@ -144,7 +144,7 @@ class Membership:
             self._alone_since, self._census.is_cut_off = None, False
             self._hear(peer, now)
             self._post.send(peer, push_pull.digests(self._census))
-            self._watching.linked(peer)
+            self._watching.linked(now.monotonic, peer)
         return self._settle(now)
 
     def link_down(self, now: Instant, peer: PeerId) -> list[MembershipEffect]:
@@ -202,7 +202,7 @@ class Membership:
     def _receive(self, now: Instant, hop: PeerId, message: MembershipMessage) -> None:
         match message:
             case Ping(ticket, origin):
-                self._watching.pinged(hop, ticket, origin)
+                self._watching.pinged(now.monotonic, hop, ticket, origin)
                 self._hearing.items(message.rumors, now, hop)
             case Ack(ticket, signature):
                 self._watching.answered(now.monotonic, hop, ticket, signature)
@@ -214,12 +214,15 @@ class Membership:
                 self._watching.denied(hop, ticket)
                 self._hearing.items(message.rumors, now, hop)
             case Digests():
+                self._post.asked(now.monotonic, hop)
                 first = self._choices.below(1 << 16)
                 self._post.serve(now.monotonic, hop, push_pull.revocations(self._census, message, first))
                 self._post.serve(now.monotonic, hop, push_pull.summarize(self._census, message, first))
             case Summary():
+                self._post.asked(now.monotonic, hop)
                 self._compare(now, hop, message)
             case Wanted(peers):
+                self._post.asked(now.monotonic, hop)
                 records = push_pull.bounded(push_pull.introductions(self._census, peers))
                 self._post.serve(now.monotonic, hop, records)
             case Records(items):
@@ -313,10 +316,12 @@ class Membership:
             self._post.send(linked[self._choices.below(len(linked))], push_pull.digests(self._census))
 
     def _look_for_the_lost(self, now: float) -> None:
-        """The dead, and those we began with even if they left: they may be back. Without any link, everybody."""
+        """The dead, and those we began with even if they left: they may be back. Without any link, everybody whom we don't dial
+        anyway: those we watch may all be gone."""
         members, is_alone = self._registry.members, self._alone_since is not None
         lost = {*self._census.tombstones.dead, *(members if is_alone else self._bootstrap)}
-        awaited = sorted(peer for peer in lost if peer in members and peer not in self.view)
+        dialled = self._dialling.watched if is_alone else self.view
+        awaited = sorted(peer for peer in lost if peer in members and peer != self.own and peer not in dialled)
         target = self._healing.target(now, awaited, len(self.view) - 1, is_alone)
         if target is not None:
             self._dialling.borrow(target, now + self._rules.reconnect_patience_s)

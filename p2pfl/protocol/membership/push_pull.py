@@ -12,7 +12,7 @@ still different the next time.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from p2pfl.protocol.admission.record import Record
 from p2pfl.protocol.events import PeerId
@@ -31,7 +31,7 @@ from p2pfl.protocol.membership.gossip_wire import (
     Wanted,
     encode_item,
 )
-from p2pfl.protocol.membership.standing import Standing
+from p2pfl.protocol.membership.standing import Standing, Version
 from p2pfl.protocol.membership.view import bucket_of
 
 
@@ -72,20 +72,25 @@ def summarize(census: Census, theirs: Digests, first: int) -> Summary | None:
 
 def differences(census: Census, theirs: Summary) -> tuple[Wanted | None, Records | None]:
     """What they know better, and what we do."""
-    wanted, items = list[PeerId](), list[bytes]()
     listed = {entry.peer: entry for entry in theirs.entries if theirs.mask >> bucket_of(entry.peer) & 1}
+    wanted = [peer for peer, entry in listed.items() if _is_better(entry, census.version(peer))]
+    return Wanted(tuple(wanted[:RECORDS_MAX])) if wanted else None, bounded(_known_better(census, theirs, listed))
+
+
+def _is_better(theirs: Entry, ours: Version | None) -> bool:
+    return ours is None or theirs.version > ours
+
+
+def _known_better(census: Census, theirs: Summary, listed: Mapping[PeerId, Entry]) -> Iterator[bytes]:
+    """One after the other, because what does not fit into a message is not worth looking up."""
     for peer, entry in listed.items():
-        version = census.version(peer)
-        if version is None or entry.version > version:
-            wanted.append(peer)
-        else:
-            items += _better(census, entry)
+        if not _is_better(entry, census.version(peer)):
+            yield from _better(census, entry)
     is_cut = len(listed) >= RECORDS_MAX and theirs.mask.bit_count() == 1
     for bucket in (bucket for bucket in range(BUCKETS) if theirs.mask >> bucket & 1):
         for own in census.view.entries(bucket):
             if own.peer not in listed and not (is_cut and not theirs.entries[0].peer < own.peer < theirs.entries[-1].peer):
-                items += introductions(census, [own.peer])
-    return Wanted(tuple(wanted[:RECORDS_MAX])) if wanted else None, bounded(items)
+                yield from introductions(census, [own.peer])
 
 
 def seen_alive(census: Census, theirs: Summary) -> Iterator[PeerId]:

@@ -32,13 +32,17 @@ class SelfStatement:
         if set(neighbors) != set(self.record.neighbors):
             self.due = min(self.due, max(now, self._stated_at + self._census.rules.restate_s))
 
-    def accused(self, version: Version, now: float) -> bool:
+    def accused(self, now: float, is_by_neighbor: bool) -> bool:
         """Somebody thinks us dead. True where a new record will say otherwise: at most one per probe interval, so that a liar
-        can't make us talk all day. Whoever accuses us at an old record has not heard the new one yet."""
-        if version != self.version or self.has_left:
+        can't make us talk all day; and where no neighbor says so, whom few can believe, at most two per shortest suspicion, so
+        that one liar can't make everybody talk to everybody. Whoever accuses us at an old record has not heard the new one."""
+        if self.has_left:
             return False
+        rules = self._census.rules
+        shortest, _ = rules.suspicion_s(len(self._census.view))
+        pace = rules.probe_interval_s if is_by_neighbor else max(rules.probe_interval_s, shortest / 2)
         is_first, self._refutes = not self._refutes, True
-        self.due = min(self.due, max(now, self._stated_at + self._census.rules.probe_interval_s))
+        self.due = min(self.due, max(now, self._stated_at + pace))
         return is_first
 
     def restate(self, now: Instant) -> bool:

@@ -35,17 +35,17 @@ class Watching:
         self.probes.watch(neighbors, now)
         self._detours = {peer: count for peer, count in self._detours.items() if peer in neighbors}
 
-    def pinged(self, hop: PeerId, ticket: bytes, origin: bytes) -> None:
+    def pinged(self, now: float, hop: PeerId, ticket: bytes, origin: bytes) -> None:
         """Answer. Over a helper the answer is signed, so that no helper can answer for the dead."""
         digest = answer_digest(self._census.network, self._census.own, PeerId(origin), ticket)
         signature = self._census.oath.sign(SWIM_CONTEXT, digest) if origin else b""
-        self._post.send(hop, Ack(ticket, signature, self._riding(hop)))
+        self._post.send(hop, Ack(ticket, signature, self._riding(now, hop)))
 
     def answered(self, now: float, hop: PeerId, ticket: bytes, signature: bytes) -> None:
         """An answer for us, or one to pass on. Raises `RejectedFrame` for one that a helper made up."""
         relay = self._relays.answered(hop, ticket)
         if relay is not None:
-            self._post.send(relay.origin, Ack(ticket, signature, self._riding(relay.origin)))
+            self._post.send(relay.origin, Ack(ticket, signature, self._riding(now, relay.origin)))
         elif not signature:
             if self.probes.answered(hop, ticket, now):
                 self._detours.pop(hop, None)
@@ -57,12 +57,15 @@ class Watching:
             probe.is_vouched = True
 
     def requested(self, now: float, hop: PeerId, ticket: bytes, target: PeerId) -> None:
-        """Be a helper: one ping for one request, so that nobody can make us send more than it sends."""
+        """Be a helper: one ping for one request, so that nobody can make us send more than it sends. A ticket begins with its
+        asker's boot id; who took somebody else's would have that one's request refused."""
         relay = Relay(hop, target, now + self._rules.probe_timeout_s)
-        if target in self._dialling.links and target != hop and self._relays.add(ticket, relay):
-            self._post.send(target, Ping(ticket, hop, self._riding(target)))
+        asker = self._census.registry.records.get(hop)
+        is_own = asker is not None and ticket.startswith(asker.boot_id)
+        if is_own and target in self._dialling.links and target != hop and self._relays.add(ticket, relay):
+            self._post.send(target, Ping(ticket, hop, self._riding(now, target)))
         else:
-            self._post.send(hop, Nack(ticket, self._riding(hop)))
+            self._post.send(hop, Nack(ticket, self._riding(now, hop)))
 
     def denied(self, hop: PeerId, ticket: bytes) -> None:
         """A helper is well, and got no answer either."""
@@ -70,25 +73,26 @@ class Watching:
         if probe is not None:
             probe.silent.discard(hop)
 
-    def linked(self, peer: PeerId) -> None:
+    def linked(self, now: float, peer: PeerId) -> None:
         """A member that was dialled to help can be asked now."""
         for probe in self.probes.wanting(peer):
-            self._request(probe, peer)
+            self._request(now, probe, peer)
 
     def turn(self, now: Instant, may_judge: bool) -> None:
         """Everything that is due: pings, requests, nacks and the ends of probes."""
         for ticket, relay in self._relays.overdue(now.monotonic):
-            self._post.send(relay.origin, Nack(ticket, self._riding(relay.origin)))
+            self._post.send(relay.origin, Nack(ticket, self._riding(now.monotonic, relay.origin)))
         for turn, probe in self.probes.turns(now.monotonic, self._dialling.links):
             if turn is Turn.PING:
-                self._post.send(probe.target, Ping(probe.ticket, b"", self._riding(probe.target)))
+                self._post.send(probe.target, Ping(probe.ticket, b"", self._riding(now.monotonic, probe.target)))
             elif turn is Turn.ASK_HELPERS:
-                self._seek_help(probe)
+                self._seek_help(now.monotonic, probe)
             else:
                 self._end(probe, now, may_judge)
 
-    def _seek_help(self, probe: Probe) -> None:
-        """Three of the members that the target names as its neighbors; who is not linked is dialled for it."""
+    def _seek_help(self, now: float, probe: Probe) -> None:
+        """Three of the members that the target names as its neighbors; who is not linked is dialled for it, and kept for as
+        long as the next probes may want it: a handshake costs it more than a request."""
         known = self._census.view.get(probe.target)
         if known is None:
             return
@@ -106,16 +110,17 @@ class Watching:
                 break
             helper = pool.pop(self._choices.below(len(pool)))
             if helper in self._dialling.links:
-                self._request(probe, helper)
+                self._request(now, probe, helper)
             else:
                 probe.wanted.add(helper)
-                self._dialling.borrow(helper, probe.ends)
+            if helper not in self._dialling.watched:
+                self._dialling.borrow(helper, probe.ends + self._rules.reconnect_patience_s)
 
-    def _request(self, probe: Probe, helper: PeerId) -> None:
+    def _request(self, now: float, probe: Probe, helper: PeerId) -> None:
         probe.wanted.discard(helper)
         probe.silent.add(helper)
         probe.has_helpers = True
-        self._post.send(helper, PingRequest(probe.ticket, probe.target, self._riding(helper)))
+        self._post.send(helper, PingRequest(probe.ticket, probe.target, self._riding(now, helper)))
 
     def _end(self, probe: Probe, now: Instant, may_judge: bool) -> None:
         if probe.is_answered or not may_judge:
@@ -134,5 +139,5 @@ class Watching:
             for effect in self._dialling.again(peer):
                 self._post.add(effect)
 
-    def _riding(self, to: PeerId) -> bytes:
-        return self._post.riding(to, self._dialling.links)
+    def _riding(self, now: float, to: PeerId) -> bytes:
+        return self._post.riding(now, to, self._dialling.links)
