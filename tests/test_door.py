@@ -181,8 +181,8 @@ async def test_who_asks_too_often_hears_nothing_and_others_are_heard() -> None:
         with Visitor(at, EVE) as socket_:
             for _ in range(20):
                 await sent(socket_, [os.urandom(REQUEST_BYTES)])
-            await until(lambda: at.open.refused["rate_limited"] == 16)
-        assert at.questions == doors.PER_KEY[1]
+            await until(lambda: at.questions + at.open.refused["rate_limited"] == 20)
+        assert doors.PER_KEY[1] <= at.questions <= doors.PER_KEY[1] + 2  # what came back meanwhile, one in 5 s
         assert len(at.said) == 1  # and the log has one line of it
     async with stage() as at:
         for number in range(20):  # with a key for each question

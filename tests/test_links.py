@@ -129,7 +129,7 @@ async def test_what_was_handed_over_before_closing_still_arrives() -> None:
         for n in range(20):
             a.links.send(b.id, (b"%d" % n, bytes(1 << 20)), bulk=True)
         a.links.send(b.id, (b"bye",), bulk=True)
-        await a.links.close()
+        await a.links.close(LIMIT_S)
         heard = [(await b.message()).frames[0] for _ in range(21)]
         assert heard == [*(b"%d" % n for n in range(20)), b"bye"]
 
@@ -287,7 +287,8 @@ async def test_a_muted_member_is_not_read_until_its_time_is_over_and_nobody_else
         for end in (a, c):
             end.links.dial(b.id)
             assert await end.next() == LinkUp(b.id)
-        b.links.mute(a.id, asyncio.get_running_loop().time() + 0.3)
+        now = asyncio.get_running_loop().time
+        b.links.mute(a.id, now() + 3600.0)
         for n in range(5):
             a.links.send(b.id, (b"%d" % n, bytes(1 << 20)))
         await is_unharmed(c, b)
@@ -295,7 +296,8 @@ async def test_a_muted_member_is_not_read_until_its_time_is_over_and_nobody_else
             while b.links.muted < 5:
                 await is_unharmed(c, b)
         assert a.id not in b.links.bytes_received
-        await asyncio.sleep(0.3)
+        b.links.mute(a.id, now() + 0.1)
+        await asyncio.sleep(0.1)
         await is_unharmed(a, b)
         assert b.links.muted == 5
 
@@ -467,7 +469,9 @@ async def test_a_neighbor_that_does_not_admit_us_yet_gets_our_link_when_it_does(
         end = await network.start(0)
         end.links.dial(b.peer_id)
         assert await end.next() == LinkDown(b.peer_id)
-        assert strict.links.refused >= 1
+        async with asyncio.timeout(LIMIT_S):
+            while not strict.links.refused:  # where the machine is slow, the dial was given up before it was refused
+                await asyncio.sleep(0.01)
         await strict.links.close()
         await network.start(1)
         assert await end.next() == LinkUp(b.peer_id)

@@ -92,7 +92,7 @@ async def test_what_a_revoked_member_says_before_its_connection_has_ended_is_dro
 async def test_the_listener_is_cycled_at_once_and_then_once_for_all_who_are_revoked_in_the_meantime(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(links_module, "CYCLE_EVERY_S", 0.5)
+    monkeypatch.setattr(links_module, "CYCLE_EVERY_S", 3.0)  # the first three are back within that, on a slow machine too
     async with Network(5) as network:
         server, *others = [await network.start(n) for n in range(5)]
         for end in others:
@@ -293,10 +293,12 @@ async def test_members_whose_records_point_at_one_victim_have_it_dialled_no_ofte
         await links.start()
         for identity in network.identities[1:]:
             links.dial(identity.peer_id)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         await asyncio.sleep(2.0)
         await links.close(0)
         attempts = victim.calls / 2  # two sockets each
-        assert attempts <= 32 + 2.2 * 4 / patience.backoff_max_s
+        assert attempts <= 32 + (loop.time() - began + 0.2) * 4 / patience.backoff_max_s
         assert "too often" in " ".join(links.dialled.values())
         await victim.stop()
 
@@ -402,6 +404,7 @@ async def test_after_hanging_up_there_is_no_link_until_we_dial_again() -> None:
 @on_loop
 async def test_hanging_up_on_somebody_who_has_dialled_us_leaves_their_link() -> None:
     async with pair() as (a, b):
+        assert await a.caller() == b.id
         a.links.hang_up(b.id)
         await is_unharmed(b, a)
         await is_unharmed(a, b)  # over their link

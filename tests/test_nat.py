@@ -195,9 +195,9 @@ async def test_what_was_answered_before_closing_still_arrives() -> None:
     async with Network(2) as network:
         a, hidden = await open_and_hidden(network)
         for n in range(20):
-            a.links.send(hidden.id, (b"%d" % n, bytes(1 << 20)), bulk=True)
+            a.links.send(hidden.id, (b"%d" % n, bytes(1 << 16)), bulk=True)
         a.links.send(hidden.id, (b"bye",), bulk=True)
-        await a.links.close()
+        await a.links.close(LIMIT_S)
         assert [(await hidden.message()).frames[0] for _ in range(21)] == [*(b"%d" % n for n in range(20)), b"bye"]
 
 
