@@ -224,6 +224,17 @@ REFUSED: dict[str, Provoke] = {
 
 
 @pytest.mark.net
+def test_whoever_speaks_another_version_is_told_ours_once(met: Met) -> None:
+    two = met.two
+    before = len(two.heard)
+    for _ in range(3):
+        two.say(met.peer, b"\x93\x02\x05\x00")
+    ticket = two.ping(met.peer)
+    two.pump(lambda: any(kind == second_protocol.ACK and said[0] == ticket for _, kind, said in two.heard))
+    assert [said[-1] for _, kind, said in two.heard[before:] if kind == second_protocol.HELLO] == [False]
+
+
+@pytest.mark.net
 def test_every_documented_refusal_that_a_member_can_provoke_is_counted_under_its_name(met: Met) -> None:
     met.follow()
     offers = Offers(met)
