@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 from node.gossiping import gossiping
@@ -22,6 +23,7 @@ from node.setup import Setup, from_fd
 from node.training.channel import LoopChannel
 from node.transport.links import Links
 from node.transport.ways import Ways
+from p2pfl.answer import answer, refusal
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.events import Event, Started, StopRequested
 
@@ -70,9 +72,7 @@ class Network:
             if self._failure is not None:
                 raise self._failure
             if self._parent is None:
-                print(live.last_words(), file=sys.stderr, flush=True)
-                if live.has_left_model:
-                    print(f"model    {ground.directory.model}", flush=True)
+                self._say_end(live, ground.directory.model if live.has_left_model else None)
             self._say(("finished", live.counters()))
         except asyncio.CancelledError:
             if self._bug is not None:
@@ -89,8 +89,18 @@ class Network:
             return await relaying(ground, links, stack, self._end)
         return await gossiping(ground, links, stack, self._say, self._end)
 
+    def _say_end(self, live: Live, model: Path | None) -> None:
+        if self._setup.says_json:
+            print(answer({"ended": live.last_words(), "model": str(model) if model is not None else None}), flush=True)
+            return
+        print(live.last_words(), file=sys.stderr, flush=True)
+        if model is not None:
+            print(f"model    {model}", flush=True)
+
     def _failed(self, failure: Failure) -> int:
-        if self._parent is None:
+        if self._setup.says_json:
+            print(refusal(failure), flush=True)
+        elif self._parent is None:
             print(f"p2pfl: {failure}", file=sys.stderr)
         self._say(("failed", failure.code, failure.message, failure.hint, int(failure.exit_code)))
         return int(failure.exit_code)

@@ -42,7 +42,7 @@ class Setup:
     training, codec and limits; none for a relay. `secrets_fd` is where it reads its identity, as `Identity.to_bytes` gives it
     without a passphrase. `parent_fd` is the channel to whoever started it, and `zygote_fd` where to ask for trainers; -1 where
     it is on its own. `pace_s`: a Learn starts at the earliest this long after the one before. `metrics_port`: where on loopback
-    Prometheus is answered; 0 for nowhere."""
+    Prometheus is answered; 0 for nowhere. `says_json`: how it ended is one JSON object on stdout."""
 
     network: str
     own: Member
@@ -63,6 +63,7 @@ class Setup:
     zygote_fd: int = -1
     metrics_port: int = 0
     is_relay: bool = False
+    says_json: bool = False
 
 
 def to_fd(setup: Setup) -> int:

@@ -1,12 +1,15 @@
 """What changes in a founded network of real nodes while one of them is away: its charter, and who is a member."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from node import node_settings
 from node.admission.office import revoke
 from p2pfl.protocol.admission.certificate import Role
 from p2pfl.protocol.admission.revocation import Cause
+from tests.nodes import p2pfl, started
 from tests.test_founded import Ward, ended_after, founded, joined, office, until
 
 pytestmark = pytest.mark.net
@@ -45,3 +48,21 @@ def test_who_was_away_gets_the_amended_charter_and_learns_at_a_door_that_it_was_
         bob.start()
         code, said = bob.ended()
         assert (code, "revoked" in said) == (6, True), said
+
+
+def test_a_start_says_where_the_node_can_be_met_and_how_it_ended_as_one_object_a_line(tmp_path: Path) -> None:
+    ann = founded(tmp_path)
+    with ended_after(ann):
+        ann.process = started("node", "start", "--dir", "ann", "--json", cwd=tmp_path)
+        until(lambda: ann.ask("status")["state"] != "starting")
+        pid = ann.ask("status")["pid"]
+        ann.ask("leave")
+        code, said = ann.ended()
+    first, last = (json.loads(line) for line in said.splitlines())
+    listen = node_settings.load(ann.folder).listen
+    assert (code, first["status"], last["status"]) == (0, "ok", "ok")
+    assert (first["data"]["name"], first["data"]["listen"], first["data"]["pid"]) == ("ann", listen, pid)
+    assert first["data"]["door"] == node_settings.load(ann.folder).listens_at_door
+    assert last["data"]["model"] == str(ann.folder.model) and ann.folder.model.exists()
+    refused = p2pfl("node", "start", "--dir", "nobody", "--json", cwd=tmp_path)
+    assert json.loads(refused.stdout)["status"] == "error" and refused.returncode != 0

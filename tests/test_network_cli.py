@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from node import moment
+from node import moment, node_settings
 from node.admission import papers
 from node.admission.door import JoinDoor
 from node.commands import starting
@@ -153,8 +153,7 @@ def answering(directory: NodeDirectory, passphrase: str | None = None) -> Iterat
     known = papers.read(directory)
     identity = Identity.from_bytes(directory.read_identity(), passphrase)
     door = Door(identity.peer_id, signer(identity.sign_seed), known.roster, known.charters)
-    listen = json.loads(directory.settings.read_text())["listen"]
-    place = Address.parse(listen)
+    place = Address.parse(node_settings.load(directory).listens_at_door)
     ready, done = threading.Event(), threading.Event()
 
     async def serve() -> None:
@@ -169,7 +168,7 @@ def answering(directory: NodeDirectory, passphrase: str | None = None) -> Iterat
             lambda _text: None,
             CALM,
         )
-        await opened.open(Address(place.host, place.port + 1))
+        await opened.open(place)
         ready.set()
         await asyncio.to_thread(done.wait)
         await opened.close()
@@ -347,6 +346,30 @@ def test_a_node_is_started_with_what_its_folder_and_the_charter_say(desk: Desk, 
     assert (told.learning["task"]["name"], told.learning["training"]["local_steps"]) == ("digits", 2)
     assert told.others.topology["overlay"] == "ring"
     assert told.gossip == GossipRules(rounds=50, floor_s=0.3) and 0 <= told.index < 8
+
+
+def test_a_join_door_at_another_port_is_in_invites_and_in_what_others_know(desk: Desk, becoming: list[Setup]) -> None:
+    door = two_ports()
+    a = desk.founds("wards", "a", "--door", str(door))
+    (own,) = papers.read(a).roster.records.values()
+    assert own.doors == (f"127.0.0.1:{door}",)
+    said = desk.does("network", "invite", "--dir", "a", "--json").data
+    assert said["addresses"] == [f"127.0.0.1:{door}"]
+    with answering(a):
+        desk.does(*desk.joining(said["invite"]))
+    assert f"127.0.0.1:{door}" in desk.does("network", "invite", "--dir", "a", "--json").data["addresses"]
+    known = papers.read(NodeDirectory(desk.path / "b")).roster  # b invites to a's door as well as to its own
+    assert {record.doors[0] for record in known.records.values()} > {f"127.0.0.1:{door}"}
+    desk.is_refused("node", "start", "--dir", "a")
+    assert isinstance(becoming[-1].others, FoundedOthers)
+    assert (becoming[-1].others.door, becoming[-1].others.door_port) == (f"127.0.0.1:{door}", door)
+    other = two_ports()
+    desk.is_refused("node", "start", "--dir", "a", "--door", str(other))
+    desk.is_refused("node", "start", "--dir", "a")
+    assert isinstance(becoming[-1].others, FoundedOthers) and becoming[-1].others.door_port == other
+    same = json.loads(a.settings.read_text())["listen"].rpartition(":")[2]
+    refused = desk.is_refused("node", "start", "--dir", "a", "--door", same)
+    assert (refused.code, "join door" in refused.err) == (3, True)
 
 
 def test_where_a_node_listens_from_now_on_is_remembered(desk: Desk, becoming: list[Setup]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from node.commands import service
-from node.commands.service import Service, checked, install, remove, status, unit_of
+from node.commands.service import Service, checked, install, name_of, remove, status, unit_of
 from p2pfl.failure import ExitCode, Failure
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -144,6 +144,9 @@ def test_it_is_installed_looked_at_and_removed(node: Service, systemctl: Path) -
     path = service.UNITS / node.unit
     assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == (unit_of(node), 0o644)
     assert status("ward-a")["ActiveState"] == "active"
+    assert name_of(None, node.directory) == "ward-a" and name_of(None, None) == "node" and name_of("x", node.directory) == "x"
+    with pytest.raises(Failure, match="no service runs"):
+        name_of(None, node.directory.parent)
     remove("ward-a")
     assert not path.exists() and node.directory.exists()
     asked = systemctl.read_text().splitlines()

@@ -100,7 +100,7 @@ def own_record(
     epoch = directory.next_boot_epoch(now)
     boot_id = SystemEntropy().draw(BOOT_ID_BYTES)
     sign = signer(identity.sign_seed)
-    return state(sign, network, own, epoch, boot_id, 0, now, addresses=settings.advertised())
+    return state(sign, network, own, epoch, boot_id, 0, now, addresses=settings.advertised(), door=settings.door)
 
 
 def settle(directory: NodeDirectory, credential: Credential, charters: Charters, roster: Roster) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from node.commands.options import Addresses, Data, Directory, Json, Listen, NoPassphrase, PassphraseFd
+from node.commands.options import Addresses, Data, Directory, Door, Json, Listen, NoPassphrase, PassphraseFd
 from p2pfl.answer import answer
 from p2pfl.report.plain import plain
 
@@ -48,6 +48,7 @@ def network_create(
     node: Annotated[str | None, typer.Option(help="What this node is called; the machine's name where not given.")] = None,
     listen: Listen = "0.0.0.0:7780",
     address: Addresses = None,
+    door: Door = None,
     data: Data = None,
     directory: Directory = None,
     no_passphrase: NoPassphrase = False,
@@ -65,7 +66,8 @@ def network_create(
     from node.node_settings import settings_of
 
     terms = from_file(settings, task)
-    own = settings_of("p2pfl network create", **settings_from(listen, address, task if task and is_file(task) else None, data))
+    own_task = task if task and is_file(task) else None
+    own = settings_of("p2pfl network create", **settings_from(listen, address, own_task, data, door))
     here = place.named(directory, name)
     refuse_inhabited(here)
     made = found(name, node or own_name(), here, terms, own, new_passphrase(no_passphrase, passphrase_fd))

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from node.commands.options import Addresses, Data, Directory, Json, Listen, NoPassphrase, OutboundOnly, OwnTask, PassphraseFd
+from node.commands.options import (
+    Addresses,
+    Data,
+    Directory,
+    Door,
+    Json,
+    Listen,
+    NoPassphrase,
+    OutboundOnly,
+    OwnTask,
+    PassphraseFd,
+)
 from p2pfl.answer import answer
 from p2pfl.report.plain import plain
 
@@ -94,6 +105,7 @@ def node_join(
     ] = None,
     listen: Listen = "0.0.0.0:7780",
     address: Addresses = None,
+    door: Door = None,
     outbound_only: OutboundOnly = False,
     data: Data = None,
     task: OwnTask = None,
@@ -119,12 +131,12 @@ def node_join(
             return identity_in(here, passphrase_fd)
         return new_identity(here, lambda: new_passphrase(no_passphrase, passphrase_fd))
 
-    asked = settings_from(listen, address, task, data)
+    asked = settings_from(listen, address, task, data, door)
     settings = settings_of("p2pfl node join", **asked, outbound_only=outbound_only)
     done = join(line_of(line_in(line)), name or own_name(), directory, settings, opened)
     if start:
         typer.echo(f"{plain(done.member)} is a {done.role} of {plain(done.network)}", err=True)
-        _start(done.directory, opened(done.directory), settings, 0)
+        _start(done.directory, opened(done.directory), settings, 0, json_)
     if json_:
         typer.echo(answer(done.as_data()))
         return
@@ -139,6 +151,7 @@ def node_start(
     data: Data = None,
     task: OwnTask = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT to listen at, from now on.")] = None,
+    door: Door = None,
     outbound_only: Annotated[
         bool | None, typer.Option("--outbound-only/--reachable", help="From now on: whether nobody can reach this machine.")
     ] = None,
@@ -147,6 +160,9 @@ def node_start(
     metrics_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Answer Prometheus at this port of 127.0.0.1 (extra: metrics).")
     ] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a line: where it can be met, and how it ended.")
+    ] = False,
 ) -> None:
     """Start a node, or start it again: it goes on from its newest checkpoint. Ctrl-C ends it and keeps one.
 
@@ -158,21 +174,23 @@ def node_start(
 
     here = place.found(directory)
     settings = node_settings.load(here)
-    given = settings_from(listen or settings.listen, list(settings.addresses), task, data)
+    given = settings_from(listen or settings.listen, list(settings.addresses), task, data, door)
     if outbound_only is not None:
         settings = settings.model_copy(update={"outbound_only": outbound_only})
     changed = node_settings.settings_of("p2pfl node start", **{**settings.model_dump(), **_non_empty(given)})
     identity = identity_in(here, passphrase_fd, passphrase_file)
-    _start(here, identity, changed, metrics_port or 0)
+    _start(here, identity, changed, metrics_port or 0, json_)
 
 
-def _start(here: "NodeDirectory", identity: "Identity", settings: "NodeSettings", metrics_port: int) -> NoReturn:
+def _start(
+    here: "NodeDirectory", identity: "Identity", settings: "NodeSettings", metrics_port: int, says_json: bool
+) -> NoReturn:
     from node import node_settings
     from node.commands.starting import become, prepared
 
     told = prepared(here, identity, settings)
     node_settings.save(here, settings)
-    become(replace(told, metrics_port=metrics_port))
+    become(replace(told, metrics_port=metrics_port, says_json=says_json))
 
 
 def _non_empty(values: Mapping[str, object]) -> dict[str, object]:

@@ -12,6 +12,8 @@ from p2pfl.failure import ExitCode
 service_app = typer.Typer(help="Run a node as a systemd service.", rich_markup_mode=None, no_args_is_help=True)
 
 Name = Annotated[str, typer.Option(help="Of the service: p2pfl-NAME.")]
+Named = Annotated[str | None, typer.Option(help="Of the service: p2pfl-NAME; node where neither this nor --dir is given.")]
+Runs = Annotated[Path | None, typer.Option("--dir", help="The folder of the node that the service runs.")]
 
 
 def doctor(
@@ -84,24 +86,25 @@ def service_install(
 
 
 @service_app.command("remove")
-def service_remove(name: Name = "node", json_: Json = False) -> None:
+def service_remove(name: Named = None, directory: Runs = None, json_: Json = False) -> None:
     """Stop the service and take its unit away; the node's folder stays.
 
     For example: sudo p2pfl service remove --name ward-a
     """
-    from node.commands.service import remove
+    from node.commands.service import name_of, remove
 
-    told = remove(name)
-    typer.echo(answer({"name": name}) if json_ else "\n".join(told))
+    which = name_of(name, directory)
+    told = remove(which)
+    typer.echo(answer({"name": which}) if json_ else "\n".join(told))
 
 
 @service_app.command("status")
-def service_status(name: Name = "node", json_: Json = False) -> None:
+def service_status(name: Named = None, directory: Runs = None, json_: Json = False) -> None:
     """What systemd says of the service.
 
     For example: p2pfl service status --name ward-a
     """
-    from node.commands.service import status
+    from node.commands.service import name_of, status
 
-    found = status(name)
+    found = status(name_of(name, directory))
     typer.echo(answer(found) if json_ else "\n".join(f"{key:<21} {value}" for key, value in found.items()))

@@ -21,6 +21,9 @@ OwnTask = Annotated[str | None, typer.Option(help="Your own task: FILE.py:NAME. 
 Listen = Annotated[
     str, typer.Option(help="HOST:PORT to listen at; the port after it is the join door's. 0.0.0.0 is every address.")
 ]
+Door = Annotated[
+    int | None, typer.Option(min=1, max=65535, metavar="PORT", help="The join door's port, where it is not the next one.")
+]
 Addresses = Annotated[
     list[str] | None,
     typer.Option("--address", help="HOST:PORT at which the others reach it, where that is another; up to three."),
@@ -66,12 +69,15 @@ def own_name() -> str:
     return socket.gethostname().partition(".")[0] or "node"
 
 
-def settings_from(listen: str, addresses: list[str] | None, task: str | None, data: Path | None) -> dict[str, object]:
+def settings_from(
+    listen: str, addresses: list[str] | None, task: str | None, data: Path | None, door: int | None = None
+) -> dict[str, object]:
     """What `NodeSettings` is made of, with absolute paths. Raises `Failure` for a folder of data that is not there."""
     if data is not None and not data.is_dir():
         raise Failure("no_data", f"--data {data}: there is no such folder.", "Give the folder that holds this node's data.")
     return {
         "listen": listen,
+        "door": door or 0,
         "addresses": tuple(addresses or ()),
         "task": absolute_task(task) if task else "",
         "data": str(data.absolute()) if data is not None else "",

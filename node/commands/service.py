@@ -107,6 +107,17 @@ def install(service: Service) -> list[str]:
     return [f"installed   {path}", f"its log     journalctl -fu {service.unit}", *_look(service.directory)]
 
 
+def name_of(name: str | None, directory: Path | None) -> str:
+    """Which service is meant: by its name, by the folder that it runs in, or "node". Raises `Failure`."""
+    if name is not None or directory is None:
+        return name or "node"
+    place = f"WorkingDirectory={_escaped(str(directory.absolute()))}"
+    for path in sorted(UNITS.glob("p2pfl-*.service")):
+        if place in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            return path.stem.removeprefix("p2pfl-")
+    raise Failure("no_service", f"{directory}: no service runs the node there.", "See: ls /etc/systemd/system/p2pfl-*")
+
+
 def remove(name: str) -> list[str]:
     """Stop it and forget the unit. The node's folder stays."""
     unit = _unit_named(name)

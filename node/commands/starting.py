@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from node import processes, setup
 from node.admission import papers
@@ -16,6 +16,7 @@ from node.entropy import SystemEntropy
 from node.node_settings import NodeSettings
 from node.setup import FoundedOthers, Setup
 from node.transport.sockets import TransportKeys
+from p2pfl.answer import answer
 from p2pfl.protocol.admission.certificate import Role
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.identity import Identity
@@ -78,11 +79,29 @@ def _ask_others(directory: NodeDirectory, known: Papers, identity: Identity) -> 
 
 def become(told: Setup) -> NoReturn:
     """Replace this process, so that signals and exit codes are the network process's own."""
-    print(f"{plain(told.own.name)} {_place(told)}", file=sys.stderr, flush=True)
+    if told.says_json:
+        print(answer(_as_data(told)), flush=True)
+    else:
+        print(f"{plain(told.own.name)} {_place(told)}", file=sys.stderr, flush=True)
     fd = setup.to_fd(told)
     for inherited in (fd, told.secrets_fd):
         os.set_inheritable(inherited, True)
     os.execve(sys.executable, processes.command("node.network", str(fd)), processes.environment())
+
+
+def _as_data(told: Setup) -> dict[str, Any]:
+    """The same for programs. The process goes on under the same number."""
+    assert isinstance(told.others, FoundedOthers), "a node that a person starts"
+    return {
+        "name": told.own.name,
+        "network": told.network,
+        "role": "relay" if told.is_relay else "member",
+        "directory": told.directory,
+        "listen": told.listen if told.others.addresses else "",
+        "door": told.others.door,
+        "addresses": told.others.addresses,
+        "pid": os.getpid(),
+    }
 
 
 def _place(told: Setup) -> str:

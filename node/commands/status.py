@@ -166,6 +166,8 @@ def _facts(status: Status) -> Iterator[str]:
 def _membership(seen: Status) -> Iterator[str]:
     counts = ", ".join(f"{seen[state]} {state}" for state in ("alive", "suspected", "dead", "left"))
     yield f"members     {counts}; {seen['watched']} watched with {size(seen['bytes_sent'])}B"
+    waits = f"; waits for a restart: {', '.join(seen['at_restart'])}" if seen["at_restart"] else ""
+    yield from _wrapped("charter    ", f"{seen['charter']}{waits}")
     if seen["revocations"] or seen["conflicts"]:
         yield f"papers      {seen['revocations']} revocations, {seen['conflicts']} invites used too often"
     if seen["is_clock_off"]:
