@@ -18,7 +18,7 @@ from p2pfl.protocol import errors, inbox, setbacks, window, wire
 from p2pfl.protocol.allowance import Allowance
 from p2pfl.protocol.charter import GossipRules
 from p2pfl.protocol.errors import Reason
-from p2pfl.protocol.membership import gossip_wire, probe, rumors
+from p2pfl.protocol.membership import gossip_wire, hearing, post, probe, rumors
 from p2pfl.protocol.relay import meeting, relay_wire, session, tunnel, tunnels
 from tests import test_admission_doc
 from tests.tables import with_tables
@@ -40,6 +40,15 @@ LIMITS = [
     (rumors, "RUMOR_BYTES_MAX", "bytes of rumors on one message"),
     (gossip_wire, "RECORDS_MAX", "entries, ids or items of one message"),
     (gossip_wire, "RECORDS_BYTES_MAX", "bytes of items in one message"),
+    (post, "RIDES_PER_S", "messages to one neighbor that carry rumors, a second; the others carry none"),
+    (hearing, "ITEMS_PER_S", "items of one hop that are looked at, a second"),
+    (hearing, "ITEMS_AT_ONCE", "and at once; then `rate_limited`"),
+    (
+        hearing,
+        "RECORDS_AT_ONCE",
+        "new records of one member that are taken at once; then one per probe interval, the others later",
+    ),
+    (post, "QUESTION_BYTES", "bytes of what a neighbor may pull, that every question of it costs"),
     (probe, "RELAYS_PER_ORIGIN", "probes that a helper runs for one member at a time"),
     (relay_wire, "PIECE_BYTES", "bytes of a piece of a tunnel before it is sealed"),
     (relay_wire, "HEAD_MAX", "bytes of a tunnel's first frame"),
