@@ -38,6 +38,7 @@ from node.training.orders import (
     order_from,
     to_message,
 )
+from node.upkeep.memory import give_back_freed
 from p2pfl.failure import Failure
 from p2pfl.protocol.envelope import digest, places
 from p2pfl.protocol.events import Arrived, FoldedUpdate, Learn, Payload, PeerId
@@ -66,6 +67,7 @@ def serve(end: socket.socket) -> None:
             if isinstance(answer, Ready):
                 gc.collect()
                 gc.freeze()  # what is there by now stays; no collection need look at it again
+                give_back_freed()  # making a model takes several times its memory for a moment
     except ChannelClosed:
         return
 

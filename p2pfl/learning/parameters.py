@@ -79,6 +79,9 @@ class Model:
         self.local = {n: b.detach().clone() for n, b in self.module.named_buffers() if n not in buffers}
         self.trainable: list[torch.Tensor] = [parameters[s.name] for s in self.layout.slots if s.trainable]
         self._parameters = parameters
+        for name, view in self.layout.unflatten(self.first).items():
+            if name in parameters:
+                parameters[name].data = view  # what the module came with takes no memory from here on
         self._buffers = {name: _owner(self.module, name) for name, _ in self.module.named_buffers()}
         self._common_test: Pair | None = None
 
