@@ -185,6 +185,7 @@ async def _restarts(cluster: FoundedCluster, victims: Sequence[FoundedNode], fin
         took.append(await _back(cluster, victim))
     findings.tell("restarted: trainer there, median", median(ready for ready, _ in took), "s")
     findings.judge("restarted: full member again, longest", max(whole for _, whole in took), RESTART_MAX_S, "s")
+    findings.tell("of that, after its trainer was there, longest", max(whole - ready for ready, whole in took), "s")
     cluster.start(victims[-1], with_own_trainer=True)
     ready, whole = await _back(cluster, victims[-1])
     findings.tell("restarted without the zygote: torch imported, trainer there", ready, "s")
