@@ -12,6 +12,7 @@ from typing import Any
 
 from node.admission import papers
 from node.admission.amendments import Amendments
+from node.admission.attested import attested
 from node.admission.door import JoinDoor
 from node.admission.exchange import Exchange, LinkSet, concerns
 from node.admission.farewell import farewell, own_record
@@ -292,6 +293,7 @@ class Founded:
             "health": snapshot.health if snapshot is not None else 0,
             "revocations": len(self.roster.revocations),
             "conflicts": len(self.roster.conflicts),
+            "attestation": attested(self.roster, instant().wall),
             "charter": self._charters.current.serial,
             "at_restart": list(self._amendments.at_restart),
             "is_clock_off": self._clocks.is_off(instant().wall),

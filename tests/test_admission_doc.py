@@ -8,6 +8,7 @@ from typing import Any
 from p2pfl.protocol.admission import (
     admissions,
     armor,
+    attestation,
     certificate,
     credential_line,
     invite,
@@ -34,6 +35,7 @@ FORMS: dict[str, Form[Any]] = {
     "charter": signed_charter.CHARTER,
     "request": REQUEST,
     "application": issuer.APPLICATION,
+    "attestation": attestation.ATTESTATION,
 }
 BOUNDS = [
     (admissions, "MEMBERS_MAX", "identities that a roster keeps"),
@@ -45,6 +47,8 @@ BOUNDS = [
     (admissions, "KNOWABLE_S", "seconds for which it may still show that its holder let others in"),
     (certificate, "CREDENTIAL_MAX", "bytes of a credential"),
     (certificate, "BACKDATE_S", "seconds by which certificates and invites are backdated"),
+    (attestation, "COVERED_DAYS", "days that an attestation of ours covers"),
+    (attestation, "STALE_S", "seconds after the newest attestation, from which a node says that it hears none"),
     (roster, "OVERLAP_S", "seconds for which a replaced transport key is good"),
     (signed_charter, "GRACE_S", "seconds for which a replaced charter is good"),
     (join, "REQUEST_BYTES", "bytes to which a question is padded"),

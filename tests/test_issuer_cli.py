@@ -60,6 +60,8 @@ def test_an_issuer_invites_signs_renews_and_revokes_without_the_root_key(
     desk.does("network", "revoke", "node-d", "--dir", "b")
     assert rows(desk, "b")["node-d"][0] == "revoked"
     shown = desk.does("network", "issuer", "--dir", "b", "--json").data
+    findings = {one["name"]: one for one in desk.types("doctor", "--dir", "b", "--json").data["findings"]}
+    assert "has vouched for 2" in findings["issuer"]["text"] and not findings["issuer"]["mend"]
     assert (shown["name"], shown["vouched_for"], shown["may_vouch_for"], shown["trouble"]) == ("node-b", 2, 512, "")
 
 

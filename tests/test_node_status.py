@@ -194,6 +194,7 @@ def test_a_status_says_what_went_wrong_too() -> None:
 
 
 SEEN = {"alive": 2, "suspected": 1, "dead": 1, "left": 0, "watched": 2, "bytes_sent": 4567}
+SEEN |= {"attestation": {"as_of": 1_800_000_000, "revocations": 1, "is_whole": False, "is_stale": False}}
 SEEN |= {"charter": 2, "at_restart": ["limits.max_abs"], "revocations": 1, "conflicts": 0, "is_clock_off": True}
 """What a node of a founded network says of its members."""
 
@@ -202,6 +203,7 @@ def test_a_status_of_a_founded_network_says_who_is_live_and_that_a_clock_is_wron
     shown = lines(example(membership=SEEN))
     assert "members     2 alive, 1 suspected, 1 dead, 0 left; 2 watched with 4.57kB" in shown
     assert "papers      1 revocations, 0 invites used too often" in shown
+    assert any("some of them never came here" in line for line in shown) and all(len(line) <= 80 for line in shown)
     assert "charter     2; waits for a restart: limits.max_abs" in shown
     assert any(line.startswith("clock ") for line in shown) and max(map(len, shown)) <= 80
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from p2pfl.protocol.admission.attestation import attest
 from p2pfl.protocol.admission.reconciliation import ANSWER_S, FRAME_MAX, Papers, Reconciliation, encode
 from p2pfl.protocol.admission.revocation import Cause
 from p2pfl.protocol.admission.roster import Roster
@@ -92,7 +93,7 @@ def test_two_charters_with_one_number_are_noticed_on_both_sides_and_change_nothi
         assert (outcome.is_new, outcome.refused, outcome.charter) == (False, 0, Reason.CHARTER_CONFLICT)
         assert asks.charters.current == held
     for side in (one, two):
-        assert side.talk.receive(ANN.id, encode(Papers(charter(2).data, (), ())), Instant(60.0, NOW)).is_new
+        assert side.talk.receive(ANN.id, encode(Papers(charter(2).data, b"", (), ())), Instant(60.0, NOW)).is_new
         assert side.charters.current == charter(2)
 
 
@@ -158,7 +159,7 @@ def test_who_asks_all_the_time_is_not_answered_all_the_time() -> None:
 
 
 def test_papers_that_nobody_asked_for_are_not_read_without_end() -> None:
-    side, frame = Side(NET.roster(ANN)), encode(Papers(b"", (b"junk",) * 500, ()))
+    side, frame = Side(NET.roster(ANN)), encode(Papers(b"", b"", (b"junk",) * 500, ()))
     for _ in range(3):
         assert side.talk.receive(ANN.id, frame, Instant(0, NOW)).refused == 500
     with pytest.raises(RejectedFrame, match="rate_limited"):
@@ -170,11 +171,12 @@ def test_bad_statements_are_counted_and_nothing_of_them_kept() -> None:
     before = side.roster.digest
     bad = Papers(
         sign_charter(other.root.sign, charter(9).charter(other.root.key), 9, NOW, {}).data,
+        attest(other.root.sign, other.id, (), NOW).data,
         (other.direct(BOB).data, b"junk", NET.direct(BOB).data[:-1] + b"\1"),
         (other.root.revoke(ANN.id, Cause.STOLEN, NOW).data, b""),
     )
     outcome = side.talk.receive(ANN.id, encode(bad), Instant(0, NOW))
-    assert (outcome.is_new, outcome.refused, outcome.charter) == (False, 5, Reason.WRONG_NETWORK)
+    assert (outcome.is_new, outcome.refused, outcome.charter) == (False, 6, Reason.WRONG_NETWORK)
     assert side.roster.digest == before and side.charters.current == charter(1)
 
 

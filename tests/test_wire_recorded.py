@@ -97,8 +97,8 @@ def said() -> dict[str, Any]:
         "join": join.Join(NET.id, NET.direct(BOB).data, BOB.record(NET.id).data, bytes(3)),
         "welcome": join.Welcome(CHARTER.data, NET.direct(BOB).data, b"d" * 32, (NET.direct(ANN).data, a_record()), ()),
         "refused": join.Refused(Reason.REVOKED, (revocation,)),
-        "inventory": reconciliation.Inventory(b"".join(buckets), 1, b"n" * 16, True),
-        "papers": reconciliation.Papers(CHARTER.data, (NET.direct(ANN).data,), (revocation,)),
+        "inventory": reconciliation.Inventory(b"".join(buckets), 1, b"n" * 16, int(NOW), True),
+        "papers": reconciliation.Papers(CHARTER.data, b"", (NET.direct(ANN).data,), (revocation,)),
     }
 
 

@@ -22,6 +22,7 @@ from node.upkeep.control import Caller
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission import authority
 from p2pfl.protocol.admission.admissions import ISSUED_MAX, MEMBERS_MAX
+from p2pfl.protocol.admission.attestation import Attestation, attest
 from p2pfl.protocol.admission.authority import Authority, Request
 from p2pfl.protocol.admission.certificate import Certificate, Invite, Role
 from p2pfl.protocol.admission.credential_line import CredentialLine
@@ -120,6 +121,20 @@ class Office:
         charter, found = amended(self.authority, self.papers, file, sets)
         _hand_over(self.directory, "amend", charter=charter.data)
         return charter, found
+
+    def attest(self) -> Attestation:
+        """The root's word on all that it has revoked, as far as is known here; it spreads from here. Raises `Failure`."""
+        attestation = attest(self.authority.sign, self.authority.network, self._revoked(), believed_time())
+        _hand_over(self.directory, "attest", attestation=attestation.data)
+        return attestation
+
+    def _revoked(self) -> tuple[Revocation, ...]:
+        """By the root: a running node may know of more than its file."""
+        if is_running(self.directory):
+            with Caller(self.directory.control) as caller:
+                caller.ask("keep")
+            return papers.read(self.directory).roster.revocations_by_root
+        return self.papers.roster.revocations_by_root
 
     def _check_room(self, peer: PeerId) -> None:
         """Raises `Failure` where every roster would refuse one more."""
@@ -230,7 +245,9 @@ def _hand_over(directory: NodeDirectory, ask: str, **statement: bytes) -> None:
         os.close(lock)
 
 
-def take_in(known: Papers, credential: bytes = b"", revocation: bytes = b"", charter: bytes = b"") -> None:
+def take_in(
+    known: Papers, credential: bytes = b"", revocation: bytes = b"", charter: bytes = b"", attestation: bytes = b""
+) -> None:
     """What was signed. Raises `Failure` with exit code IDENTITY and the reason where the roster refuses it."""
     now = believed_time()
     try:
@@ -238,6 +255,8 @@ def take_in(known: Papers, credential: bytes = b"", revocation: bytes = b"", cha
             known.roster.learn(credential, None, now)
         if revocation:
             known.roster.revoke(revocation, now)
+        if attestation:
+            known.roster.attest(attestation, now)
         if charter:
             known.charters.learn(charter, now)
     except RejectedFrame as refused:

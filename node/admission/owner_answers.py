@@ -55,7 +55,20 @@ def charter_answers(known: Papers, follow: Callable[[], None]) -> Answers:
         follow()
         return {}
 
-    return {"amend": amend}
+    def attest(request: Request) -> dict[str, Any]:
+        try:
+            known.roster.attest(_data(request, "attestation"), instant().wall)
+        except RejectedFrame as refused:
+            raise _refused("attestation", refused, "Ask the holder of the root key for it again.") from None
+        follow()
+        return {}
+
+    def keep(_request: Request) -> dict[str, Any]:
+        """What it knows is in its folder when this is answered."""
+        follow()
+        return {}
+
+    return {"amend": amend, "attest": attest, "keep": keep}
 
 
 def _refused(noun: str, refused: RejectedFrame, hint: str) -> Failure:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from node import node_settings
-from node.admission import papers
+from node.admission import issuing, papers
+from node.admission.attested import MEND, attested, in_words, is_trouble
 from node.directory import NodeDirectory
 from node.moment import RELEASED
 from node.node_settings import LISTEN, settings_of
@@ -87,6 +88,8 @@ def examined(patient: Patient) -> list[Finding]:
         ("identity", _identity),
         ("network", _network),
     )
+    if patient.directory is not None and patient.directory.issuer.exists():
+        checks = (*checks, ("issuer", _issuer))
     findings = []
     for name, check in checks:
         try:
@@ -235,4 +238,19 @@ def _network(patient: Patient) -> Finding:
     told = f"{plain(known.name)}: {len(known.roster.members)} members, this node is {plain(credential.certificate.name)}"
     if left < RENEW_DAYS:
         return Finding("network", f"{told}; certified for {left:.0f} more days", "Have it renewed: p2pfl network sign NAME")
+    found = attested(known.roster, time.time())
+    if found is not None and is_trouble(found):
+        return Finding("network", f"{told}; revocations: {in_words(found)}", MEND)
     return Finding("network", told)
+
+
+def _issuer(patient: Patient) -> Finding:
+    assert patient.directory is not None
+    found = issuing.standing(patient.directory)
+    left = (found.certificate.not_after - time.time()) / 86_400
+    told = f"{plain(found.certificate.name)}, has vouched for {found.vouched_for}"
+    if found.trouble:
+        return Finding("issuer", f"{told}; it {found.trouble}", "Ask the holder of the root key.")
+    if left < RENEW_DAYS:
+        return Finding("issuer", f"{told}; certified for {left:.0f} more days", f"Have it renewed: {issuing.MEND}")
+    return Finding("issuer", told)

@@ -230,6 +230,25 @@ def network_amend(
         typer.echo(f"The others get it when this node runs: p2pfl node start --dir {here.path}", err=True)
 
 
+@network_app.command("attest")
+def network_attest(
+    directory: Directory = None, key: Key = None, passphrase_fd: PassphraseFd = None, json_: Json = False
+) -> None:
+    """Sign which revocations there are as of now, say once a week: a node that lacks one, or hears no such word for two weeks,
+    says so.
+
+    For example: p2pfl network attest
+    """
+    from node import place
+    from node.admission.office import Office
+    from node.commands.options import known_passphrase
+
+    done = Office.of_root(place.found(directory), key, known_passphrase(passphrase_fd)).attest()
+    data = {"as_of": done.wall, "days": done.days, "revocations": done.count}
+    noun = "revocation" if done.count == 1 else "revocations"
+    typer.echo(answer(data) if json_ else f"{done.count} {noun} of the last {done.days} days, and no other")
+
+
 @network_app.command("issuer")
 def network_issuer(
     line: Annotated[str | None, typer.Argument(help="What the root answered: the line, its file, or - for stdin.")] = None,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from node.admission.attested import in_words
 from node.directory import NodeDirectory
 from node.upkeep.control import Caller
 from p2pfl.failure import ExitCode, Failure
@@ -168,6 +169,8 @@ def _membership(seen: Status) -> Iterator[str]:
     yield f"members     {counts}; {seen['watched']} watched with {size(seen['bytes_sent'])}B"
     waits = f"; waits for a restart: {', '.join(seen['at_restart'])}" if seen["at_restart"] else ""
     yield from _wrapped("charter    ", f"{seen['charter']}{waits}")
+    if seen["attestation"] is not None:
+        yield from _wrapped("revocations", in_words(seen["attestation"]))
     if seen["revocations"] or seen["conflicts"]:
         yield f"papers      {seen['revocations']} revocations, {seen['conflicts']} invites used too often"
     if seen["is_clock_off"]:

@@ -139,6 +139,10 @@ class Admissions:
         """For how many identities it vouched."""
         return self._count_of(issuer)
 
+    @property
+    def revocations_by_root(self) -> tuple[Revocation, ...]:
+        return tuple(one for one in self._revocations.values() if one.signer == self._root)
+
     def is_revoked_by_root(self, key: bytes) -> bool:
         """A member's, an issuer's or a token's."""
         return (key, self._root) in self._revocations

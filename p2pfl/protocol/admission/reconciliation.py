@@ -17,11 +17,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from p2pfl.protocol.admission.attestation import ATTESTATION_MAX
 from p2pfl.protocol.admission.certificate import CREDENTIAL_MAX
 from p2pfl.protocol.admission.revocation import REVOCATION_MAX
 from p2pfl.protocol.admission.roster import Roster
 from p2pfl.protocol.admission.signed_charter import CHARTER_MAX, Charters
-from p2pfl.protocol.admission.statement import COUNTER, items
+from p2pfl.protocol.admission.statement import COUNTER, SECONDS, items
 from p2pfl.protocol.bucket import Buckets
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import Instant, PeerId
@@ -38,7 +39,7 @@ BUCKETS = 64
 BUCKET_BYTES = 8
 NAME_BYTES = 16  # of a statement
 PAPERS_BYTES = 64 * 1024  # of statements in one message
-FRAME_MAX = PAPERS_BYTES + CHARTER_MAX + 256
+FRAME_MAX = PAPERS_BYTES + CHARTER_MAX + ATTESTATION_MAX + 256
 ITEMS_MAX = 1024
 ANSWER_S = 5.0  # a member's inventories are answered this often in the long run: an answer is a hundred times as long
 ANSWERS_AT_ONCE = 3  # and as many papers are read: each of their signatures costs time
@@ -46,20 +47,22 @@ ANSWERS_AT_ONCE = 3  # and as many papers are read: each of their signatures cos
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """A digest of the statements in each bucket, joined; the charter's serial number and digest; `reply` asks for the
-    other's."""
+    """A digest of the statements in each bucket, joined; the charter's serial number and digest; of which moment the newest
+    attestation is (0 for none); `reply` asks for the other's."""
 
     buckets: bytes
     charter_serial: int
     charter: bytes
+    attested: int
     reply: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Papers:
-    """Statements, and the charter or nothing."""
+    """Statements, and the charter or nothing, and the newest attestation or nothing."""
 
     charter: bytes
+    attestation: bytes
     credentials: tuple[bytes, ...] = field(repr=False)
     revocations: tuple[bytes, ...] = field(repr=False)
 
@@ -85,12 +88,14 @@ class Reconciliation:
 
     def inventory(self, reply: bool = True) -> bytes:
         """The frame that says what is known here."""
-        charter = self._charters.current
-        return encode(Inventory(b"".join(_digests(self._statements())), charter.serial, _name(charter.data), reply))
+        charter, attested = self._charters.current, self._roster.attestation
+        moment = attested.wall if attested is not None else 0
+        digests = b"".join(_digests(self._statements()))
+        return encode(Inventory(digests, charter.serial, _name(charter.data), moment, reply))
 
     def amendment(self) -> bytes:
         """The frame that hands the charter on."""
-        return encode(Papers(self._charters.current.data, (), ()))
+        return encode(Papers(self._charters.current.data, b"", (), ()))
 
     def receive(self, hop: PeerId, frame: bytes, now: Instant) -> Outcome:
         """What comes of a frame from a member. Raises `RejectedFrame` with BAD_HEADER, VERSION, KIND or RATE_LIMITED."""
@@ -100,7 +105,8 @@ class Reconciliation:
         if isinstance(message, Papers):
             return self._learned(message, now.wall)
         papers = self._papers(message)
-        answers = [encode(papers)] if papers.charter or papers.credentials or papers.revocations else []
+        is_any = papers.charter or papers.attestation or papers.credentials or papers.revocations
+        answers = [encode(papers)] if is_any else []
         return Outcome((*answers, self.inventory(reply=False)) if message.reply else tuple(answers))
 
     def _papers(self, theirs: Inventory) -> Papers:
@@ -119,8 +125,10 @@ class Reconciliation:
             if room < 0 or len(taken) == ITEMS_MAX:
                 break
             taken.add(data)
+        attested = self._roster.attestation
         return Papers(
             self._charter_for(theirs),
+            attested.data if attested is not None and attested.wall > theirs.attested else b"",
             tuple(data for data in self._credentials() if data in taken),
             tuple(data for data in self._roster.revocations if data in taken),
         )
@@ -141,6 +149,11 @@ class Reconciliation:
                 is_newer = self._charters.learn_if_newer(papers.charter, self._roster.time(wall))
             except RejectedFrame as rejected:
                 trouble = rejected.reason
+        if papers.attestation:
+            try:
+                is_newer |= self._roster.attest(papers.attestation, wall)
+            except RejectedFrame:
+                refused += 1
         return Outcome(is_new=is_newer or self._roster.digest != before, refused=refused, charter=trouble)
 
     def _credentials(self) -> list[bytes]:
@@ -182,10 +195,12 @@ FIELDS: dict[type[Any], dict[str, Field]] = {
         "buckets": octets(BUCKETS * BUCKET_BYTES, BUCKETS * BUCKET_BYTES),
         "charter_serial": COUNTER,
         "charter": octets(NAME_BYTES, NAME_BYTES),
+        "attested": SECONDS,
         "reply": flag(),
     },
     Papers: {
         "charter": octets(0, CHARTER_MAX),
+        "attestation": octets(0, ATTESTATION_MAX),
         "credentials": items(ITEMS_MAX, CREDENTIAL_MAX, "credentials"),
         "revocations": items(ITEMS_MAX, REVOCATION_MAX, "revocations"),
     },

@@ -14,14 +14,15 @@ from types import MappingProxyType
 
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission.admissions import CREDENTIALS_MAX, KEPT_S, MEMBERS_MAX, REVOCATIONS_MAX, Admissions, Conflict
+from p2pfl.protocol.admission.attestation import ATTESTATION_MAX, Attestation, Attestations
 from p2pfl.protocol.admission.certificate import CREDENTIAL_MAX, DAY_S, Certificate, Credential, Invite, Role
 from p2pfl.protocol.admission.record import RECORD, RECORD_MAX, Record
-from p2pfl.protocol.admission.revocation import REVOCATION, REVOCATION_MAX
+from p2pfl.protocol.admission.revocation import REVOCATION, REVOCATION_MAX, Revocation
 from p2pfl.protocol.admission.statement import KEY, NETWORK, SECONDS, Verify, items, verify
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
-from p2pfl.protocol.wire import DIGEST_BYTES, pack_values, read_fields, require, unpack_values
+from p2pfl.protocol.wire import DIGEST_BYTES, flag, octets, pack_values, read_fields, require, unpack_values
 
 OVERLAP_S = DAY_S  # how long a transport key is good after its successor was announced
 _FORMAT = 1
@@ -36,6 +37,7 @@ class Roster:
         self.network, self.root = network, root
         self._check = check
         self._admissions = Admissions(network, root, check)
+        self._attestations = Attestations(network, root, check)
         self._members: dict[PeerId, Member] = {}
         self._records: dict[PeerId, Record] = {}
         self._keys: dict[PeerId, dict[int, tuple[int, bytes]]] = {}  # the two highest key_seq: first said when, and the key
@@ -98,6 +100,17 @@ class Roster:
         is_new = self._admissions.revoke(read)
         if is_new:
             self._changed(self._admissions.touched_by(read))
+            self._attestations.look(self._admissions.revocations_by_root)
+        return is_new
+
+    def attest(self, attestation: bytes, wall: float) -> bool:
+        """Whether the root's word on its revocations is newer than what was known. Raises `RejectedFrame`: what
+        `Attestations.learn` does."""
+        self._tell(wall)
+        is_new = self._attestations.learn(attestation, self._now)
+        if is_new:
+            self.version += 1
+            self._attestations.look(self._admissions.revocations_by_root)
         return is_new
 
     def expire(self, wall: float) -> None:
@@ -211,6 +224,20 @@ class Roster:
     def revocations(self) -> tuple[bytes, ...]:
         return tuple(revocation.data for revocation in self._admissions.revocations)
 
+    @property
+    def revocations_by_root(self) -> tuple[Revocation, ...]:
+        return self._admissions.revocations_by_root
+
+    @property
+    def attestation(self) -> Attestation | None:
+        """The root's newest word on what it had revoked by some moment."""
+        return self._attestations.newest
+
+    @property
+    def is_attested_whole(self) -> bool:
+        """Whether everything that the newest attestation counts was known here."""
+        return self._attestations.is_whole
+
     def revocations_of(self, credential: Credential) -> tuple[bytes, ...]:
         """Those of its identity, of its token and of its issuer: what its holder is shown, to know why it is refused."""
         issuer = credential.issuer.identity if credential.issuer is not None else b""
@@ -233,7 +260,8 @@ class Roster:
         """As it rests on a disk."""
         shown = [credential for credential, _ in self.entries()]
         said = [record.data for record in self._records.values()]
-        values = [self.network, self.root, int(self._floor)]
+        attested = self._attestations.newest
+        values = [self.network, self.root, int(self._floor), attested.data if attested else b"", self._attestations.is_whole]
         body = pack_values(
             [_FORMAT, *values, *(_AT_REST[name].write(part) for name, part in _parts(shown, said, self.revocations))]
         )
@@ -248,12 +276,15 @@ class Roster:
             require(_checksum(body) == checksum)
             version, *values = unpack_values(body, 1 + len(_AT_REST))
             require(version == _FORMAT)
-            network, root, floor, shown, said, revoked = read_fields(values, _AT_REST)
+            network, root, floor, attestation, is_whole, shown, said, revoked = read_fields(values, _AT_REST)
+            roster = cls(network, root, check)
+            roster._floor = float(floor)
+            if attestation:
+                roster._attestations.learn(attestation, math.inf)
+                roster._attestations.is_whole = is_whole
         except RejectedFrame:
             message = f"{source} is no roster, or was cut off or changed."
             raise Failure("roster_damaged", message, "Remove it and join again.", ExitCode.IDENTITY) from None
-        roster = cls(network, root, check)
-        roster._floor = float(floor)
         roster.learn_all(((credential, b"") for credential in shown), revoked, wall)
         for record in said:
             try:
@@ -378,6 +409,8 @@ _AT_REST = {
     "network": NETWORK,
     "root": KEY,
     "floor": SECONDS,
+    "attestation": octets(0, ATTESTATION_MAX),
+    "is_whole": flag(),
     "credentials": items(MEMBERS_MAX * (CREDENTIALS_MAX + 1), CREDENTIAL_MAX, "credentials"),
     "records": items(MEMBERS_MAX, RECORD_MAX, "records"),
     "revocations": items(2 * REVOCATIONS_MAX, REVOCATION_MAX, "revocations"),
