@@ -235,9 +235,12 @@ class Imposter:
 
     async def stop(self) -> None:
         self._server.close()
-        for task in tuple(self._tasks):
+        tasks = tuple(self._tasks)
+        for task in tasks:
             task.cancel()
-            await task
+        for ended in await asyncio.gather(*tasks, return_exceptions=True):  # one that had not begun to answer ends as cancelled
+            if isinstance(ended, Exception):
+                raise ended
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
