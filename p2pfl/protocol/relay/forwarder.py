@@ -25,10 +25,10 @@ MIB = float(1 << 20)
 class ForwardingLimits:
     """Of what is passed on per second, and at once; and of what may be held, in bytes."""
 
-    messages_per_s: float = 1_000.0  # of one member to one other
-    messages_burst: float = 2_000.0
-    bytes_per_s: float = 64 * MIB
-    bytes_burst: float = 64 * MIB
+    messages_per_s: float = 8_000.0  # of one member to one other
+    messages_burst: float = 16_000.0
+    bytes_per_s: float = 512 * MIB
+    bytes_burst: float = 512 * MIB
     pairs: float = 8.0  # one member may say as much as so many pairs
     knocks_per_s: float = 2.0  # and wakes: they cost their addressee signatures
     knocks_burst: float = 16.0

@@ -48,6 +48,9 @@ from p2pfl.protocol.relay.forwarder import Forwarder, concerns
 
 RelayEffect = Dial | HangUp | Send | Rejected | ViewChanged | IdentityConflict | Finished
 
+ALLOWANCE = Allowance(messages_per_s=8_000.0, messages_burst=32_000.0)
+"""More than elsewhere: what one member says may be for many."""
+
 
 class Relay:
     """The state machine. `handle` is the only door."""
@@ -64,7 +67,7 @@ class Relay:
         """`members` may change while the relay lives; who is not in it now is a stranger. Near in the plan of `liveness` are
         those who may need it, to whom it keeps links."""
         self.own = own
-        self.allowances = Allowances(Allowance())
+        self.allowances = Allowances(ALLOWANCE)
         self.rejected: Counter[tuple[PeerId, Reason]] = Counter()
         self.forwarder = forwarder
         self.liveness = liveness
@@ -93,15 +96,18 @@ class Relay:
         """What follows from one event."""
         if self._is_finished:
             return []
+        effects = self._handle(event, now)
+        return effects if self._is_finished else effects + self._followed(self.liveness.told(event, now), now)
+
+    def _handle(self, event: Event, now: Instant) -> list[RelayEffect]:
         match event:
             case FrameReceived(hop, frames):
                 try:
                     return self._receive(hop, frames, now)
                 except RejectedFrame as refusal:
-                    return self._reject(hop, refusal)
+                    return self._reject(hop, refusal, now)
             case Started():
-                dials: list[RelayEffect] = [Dial(peer) for peer in self.liveness.plan.near]
-                return dials + self._followed(self.liveness.told(event, now))
+                return [Dial(peer) for peer in self.liveness.plan.near]
             case LinkUp(peer):
                 self.linked.add(peer)
                 self._told_version.discard(peer)
@@ -118,7 +124,7 @@ class Relay:
                 pass
             case _:
                 assert_never(event)
-        return self._followed(self.liveness.told(event, now))
+        return []
 
     def _receive(self, hop: PeerId, frames: tuple[Sized, ...], now: Instant) -> list[RelayEffect]:
         if hop not in self._members:
@@ -126,9 +132,9 @@ class Relay:
         if not self.allowances.admits(hop, sum(map(len, frames)), now.monotonic):
             raise RejectedFrame(Reason.RATE_LIMITED, hop)
         if concerns(frames):
-            return [self._counted(effect) for effect in self.forwarder.heard(hop, frames, now.monotonic)]
+            return [self._counted(effect, now.monotonic) for effect in self.forwarder.heard(hop, frames, now.monotonic)]
         if self.liveness.concerns(frames):
-            return self._followed(self.liveness.received(hop, frames, now))
+            return self._followed(self.liveness.received(hop, frames, now), now)
         message, _ = wire.read(frames)
         match message:
             case wire.Hello():
@@ -154,28 +160,29 @@ class Relay:
         hello = wire.Hello(charter.network_id, charter.digest, boot.id, boot.epoch, 0, reply)
         return Send(peer, (wire.encode(hello),))
 
-    def _reject(self, hop: PeerId, refusal: RejectedFrame) -> list[RelayEffect]:
+    def _reject(self, hop: PeerId, refusal: RejectedFrame, now: Instant) -> list[RelayEffect]:
         blame = PeerId(refusal.blame) if refusal.blame is not None else hop
-        effects: list[RelayEffect] = [self._counted(Rejected(refusal.reason, blame))]
+        effects: list[RelayEffect] = [self._counted(Rejected(refusal.reason, blame), now.monotonic)]
         if refusal.reason is Reason.VERSION and hop not in self._told_version:
             self._told_version.add(hop)
             effects.append(self._hello(hop, reply=False))
         return effects
 
-    def _followed(self, asked: list[MembershipEffect]) -> list[RelayEffect]:
+    def _followed(self, asked: list[MembershipEffect], now: Instant) -> list[RelayEffect]:
         return [
-            self._hello(effect.peer, reply=True) if isinstance(effect, Greet) else self._counted(effect) for effect in asked
+            self._hello(effect.peer, reply=True) if isinstance(effect, Greet) else self._counted(effect, now.monotonic)
+            for effect in asked
         ]
 
-    def _counted(self, effect: "RelayEffect") -> "RelayEffect":
-        """What is refused is counted, and costs its sender more than what is not."""
+    def _counted(self, effect: RelayEffect, now: float) -> RelayEffect:
+        """What is refused is counted, and costs its sender more than what is not. For a ban nothing more is to be paid."""
         if isinstance(effect, Rejected):
             self.rejected[effect.blame, effect.reason] += 1
-            if effect.reason is not Reason.RATE_LIMITED:
+            if not self.allowances.banned_until(effect.blame) > now:
                 self.allowances.refused(effect.blame)
         return effect
 
     def _stop(self, now: Instant) -> list[RelayEffect]:
-        farewell = self._followed(self.liveness.leave(now))
+        farewell = self._followed(self.liveness.leave(now), now)
         self._is_finished = True
         return [*farewell, Finished(0)]

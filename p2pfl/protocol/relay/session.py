@@ -22,8 +22,8 @@ from p2pfl.protocol.relay.handshake import SessionKeys
 from p2pfl.protocol.relay.relay_wire import PIECE_BYTES
 from p2pfl.protocol.wire import CHUNK_BYTES, HEADER_FRAME_MAX, TAG_BYTES
 
-WINDOW = 8  # bulk pieces: 1 MiB, which a relay must have room for
-TAKEN_EVERY = 2  # pieces of a long message: four times a window, so that a steady sender never waits
+WINDOW = 4  # bulk pieces: 512 KiB, which a relay must have room for, of some 24 at once
+TAKEN_EVERY = 2  # pieces of a long message: twice a window, so that a steady sender seldom waits
 QUEUE_MAX = 256  # messages that wait for the window, as in the outbox of a link
 
 Frames = tuple[Sized, ...]
