@@ -12,8 +12,11 @@ from node import processes
 from node.training.arena import Arena
 from node.training.channel import Channel, ChannelClosed, _framed
 from node.training.orders import (
+    FoldAnswer,
+    FoldOrder,
     LearnAnswer,
     LearnOrder,
+    LearnRefused,
     Load,
     Loaded,
     Prepare,
@@ -103,6 +106,54 @@ def test_mixing_takes_what_lies_in_the_slots() -> None:
     answer = bench.learn(1, 1, (update,), local_steps=0, a=0.75, b=0.25)
     assert answer.verdicts == ((OTHER, None),)
     assert bench.vector() == pytest.approx(own + 0.25, abs=1e-6)
+
+
+def fold(bench: Bench, ticket: int, slot: int, vector: np.ndarray, weight: float, delivered: int) -> object:
+    *_, length = bench.put(slot, vector)
+    return bench.trainer.carry_out(FoldOrder(ticket, bytes([ticket]) * 32, slot, length, weight, delivered))
+
+
+def test_what_is_folded_slot_by_slot_is_what_is_mixed_at_once() -> None:
+    """One slot serves for all of them, and the vector of the round before for the sum: after any number of rounds."""
+    bench, at_once = Bench(), Bench()
+    for one in (bench, at_once):
+        one.learn(0, delivered=0)
+    for step in (1, 2, 3):
+        own = bench.vector()
+        sent = [own + 1, own - 3]
+        for ticket, vector in enumerate(sent, 1):
+            assert fold(bench, ticket, 1, vector, 0.25, step) == FoldAnswer(ticket, None)
+        order = LearnOrder(step, (), ((OWN, 0.5),), 3, True, 0, step, (b"\x01" * 32, b"\x02" * 32))
+        answer = bench.trainer.carry_out(order)
+        assert isinstance(answer, LearnAnswer) and [reason for _, reason in answer.verdicts] == [None, None]
+        rows = tuple((bytes([ticket]) * 32, *at_once.put(ticket, vector)[1:]) for ticket, vector in enumerate(sent, 1))
+        weights = tuple((bytes([ticket]) * 32, 0.25) for ticket in (1, 2))
+        at_once.trainer.carry_out(LearnOrder(step, rows, weights, 3, True, 0, step))
+        assert np.array_equal(bench.vector(), at_once.vector())
+
+
+@pytest.mark.fault("not finite", "too large")
+def test_content_that_is_refused_when_it_is_folded_changes_nothing_of_the_sum() -> None:
+    bench = Bench()
+    bench.learn(0, delivered=0)
+    own = bench.vector()
+    poisoned = own.copy()
+    poisoned[-1] = np.inf
+    assert fold(bench, 1, 1, own + 1, 0.25, 1) == FoldAnswer(1, None)
+    assert fold(bench, 2, 1, poisoned, 0.25, 1) == FoldAnswer(2, "non_finite")
+    answer = bench.trainer.carry_out(LearnOrder(1, (), ((OWN, 0.75),), 0, True, 0, 1, (b"\x01" * 32,)))
+    assert isinstance(answer, LearnAnswer)
+    assert bench.vector() == pytest.approx(own + 0.25, abs=1e-6)
+
+
+@pytest.mark.fault("trainer")
+def test_a_trainer_that_has_not_what_was_folded_refuses_to_learn_without_it() -> None:
+    """Another died with it. What the peer has counted as mixed is never left out in silence."""
+    bench = Bench()
+    bench.learn(0, delivered=0)
+    answer = bench.trainer.carry_out(LearnOrder(1, (), ((OWN, 1.0),), 0, True, 0, 1, (OTHER,)))
+    assert answer == LearnRefused(1, "what was folded before is not here any more")
+    bench.learn(1, delivered=1)  # and it goes on
 
 
 @pytest.mark.fault("not finite", "too large")

@@ -82,6 +82,8 @@ class Trainer:
         self._state: Any = None
         self._undelivered: Any = None
         self._folding: Any = None
+        self._spare: Any = None
+        """The vector before this one, for the next sum: malloc would often not find its place again, and take another."""
         self._answered = 0
         self._layout: tuple[tuple[str, tuple[int, ...]], ...] = ()
         self._record: Record | None = None
@@ -143,7 +145,8 @@ class Trainer:
         self._adopt(order.delivered)
         payload = Payload(order.length, b"", self._arena.slot(order.slot).view[: order.length])
         try:
-            self._folding = self._learner.fold(self._state, self._folding, order.sender, payload, order.weight)
+            spare, self._spare = self._spare, None
+            self._folding = self._learner.fold(self._state, self._folding, order.sender, payload, order.weight, spare)
         except Refused as refused:
             return FoldAnswer(order.ticket, refused.reason)
         except (LearningFailed, MemoryError) as failure:
@@ -162,7 +165,7 @@ class Trainer:
         )
         weights = {PeerId(peer): weight for peer, weight in order.weights}
         folded = tuple(FoldedUpdate(PeerId(sender), 0, 0) for sender in order.folded)
-        folding, self._folding = self._folding, None
+        folding, self._folding, self._spare = self._folding, None, None
         try:
             state, computed = self._learner.learn(
                 self._state, Learn(order.step, 0, arrived, weights, order.local_steps, order.evaluate, folded), folding
@@ -179,7 +182,9 @@ class Trainer:
 
     def _adopt(self, delivered: int) -> None:
         if self._undelivered is not None and delivered == self._answered:
-            self._state, self._undelivered = self._undelivered, None
+            before, self._state, self._undelivered = self._state.vector, self._undelivered, None
+            is_spare = before is not self._state.vector and before.flags.writeable
+            self._spare = before if is_spare else None
 
     def _save(self, path: str) -> Saved | SaveFailed:
         from safetensors.numpy import save

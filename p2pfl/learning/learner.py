@@ -135,11 +135,20 @@ class Learner:
         vector = ALGORITHMS[ALGORITHM].init(self.model.first_of(self._peer.index, self.training.initial).numpy())
         return LearnerState(vector, no_momentum(self.model, self.training).numpy(), _arrays(self.model.local), {})
 
-    def fold(self, state: LearnerState, folding: Folding | None, sender: bytes, payload: Handle, weight: float) -> Folding:
-        """Add one update to the mix before its `Learn` begins, so that its memory is free; None begins one. Raises `Refused`,
-        and then nothing has changed, or `LearningFailed`."""
+    def fold(
+        self,
+        state: LearnerState,
+        folding: Folding | None,
+        sender: bytes,
+        payload: Handle,
+        weight: float,
+        spare: Vector | None = None,
+    ) -> Folding:
+        """Add one update to the mix before its `Learn` begins, so that its memory is free; None begins one, in `spare` where
+        that is given: the vector of a state that nobody has any more. Raises `Refused`, and then nothing has changed, or
+        `LearningFailed`."""
         with _encodable():
-            return self._mixer.fold(state.vector, state.codec, folding, sender, payload, weight)
+            return self._mixer.fold(state.vector, state.codec, folding, sender, payload, weight, spare)
 
     def learn(
         self, state: LearnerState, request: LearnRequest, folding: Folding | None = None

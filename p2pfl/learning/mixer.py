@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
 
+import numpy as np
+
 from p2pfl.learning.aggregation import AGGREGATORS, FOLDS
 from p2pfl.learning.codec import Codec, Memory, Refused, Vector, is_within, round_trip
 
@@ -61,13 +63,21 @@ class Mixer:
         return self._add is not None
 
     def fold(
-        self, vector: Vector, memory: Memory, folding: Folding | None, sender: bytes, payload: Handle, weight: float
+        self,
+        vector: Vector,
+        memory: Memory,
+        folding: Folding | None,
+        sender: bytes,
+        payload: Handle,
+        weight: float,
+        spare: Vector | None = None,
     ) -> Folding:
-        """Add one update to the mix with `vector`; None begins one. Raises `Refused`, and then nothing has changed."""
+        """Add one update to the mix with `vector`; None begins one, in `spare` where that is given: an array like `vector` that
+        nobody needs any more. Raises `Refused`, and then nothing has changed."""
         assert self._add is not None, "this aggregator needs all updates at once"
         blocks = list(self._blocks(payload.buffer))
         self._check(blocks, memory)
-        into = Folding(vector.copy()) if folding is None else folding
+        into = Folding(_copied(vector, spare)) if folding is None else folding
         for values, octets in blocks:
             own = vector[values]
             row = self._codec.decode(octets, memory, own.size, inf)[0]
@@ -127,3 +137,10 @@ class Mixer:
                 reasons.add(refused.reason)
         if reasons:
             raise Refused(min(reasons))  # "non_finite" before "too_large"
+
+
+def _copied(vector: Vector, spare: Vector | None) -> Vector:
+    if spare is None:
+        return vector.copy()
+    np.copyto(spare, vector)
+    return spare

@@ -45,6 +45,7 @@ class Inbox:
         self._neighbors = neighbors
         self._room = room
         self._reader = reader
+        self._ahead = CREDIT_CHUNKS // 2 if room.takes_turns else CREDIT_CHUNKS  # less where memory is short
         self._tickets = count(1)
         self._opening: dict[int, Arriving] = {}
         self._contents: dict[PeerId, tuple[tuple[bytes, int, int, int], bytes]] = {}
@@ -102,7 +103,7 @@ class Inbox:
         if event.reason is not None:
             return update.sender, self._refuse(update, event.reason)
         if event.payload is None:
-            is_half_used = update.credited - (event.index + 1) <= CREDIT_CHUNKS // 2
+            is_half_used = update.credited - (event.index + 1) <= self._ahead // 2
             is_due = is_half_used and not self._is_granted(update)
             return update.sender, [self._credit(update, event.index + 1)] if is_due else []
         del self._opening[event.ticket]
@@ -242,7 +243,7 @@ class Inbox:
         return not all(update.credited for update in self._opening.values())
 
     def _credit(self, update: Arriving, opened: int) -> Send:
-        update.credited = min(opened + CREDIT_CHUNKS, len(update.digests))
+        update.credited = min(opened + self._ahead, len(update.digests))
         return self._say_credit(update)
 
     def _say_credit(self, update: Arriving) -> Send:
