@@ -82,6 +82,11 @@ class TrainerProcess:
         self.restarts = 0
         self.delivered = 0  # answers to a Learn, of this life of the trainer, that reached the peer
 
+    @property
+    def pid(self) -> int | None:
+        """Of the newest that was ready."""
+        return self.ready.pid if self.ready is not None else None
+
     async def start(self) -> Ready:
         """The first start; raises the `Failure` that the trainer found in its task or data."""
         self.ready = await self._prepared()

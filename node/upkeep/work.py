@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from node.checkpoint import Checkpoints
-from node.training.trainer_process import TrainerProcess
 from node.upkeep.journal import Journal
 from node.upkeep.memory import resident_bytes
 from p2pfl.protocol.allowance import Allowances
@@ -18,6 +17,18 @@ from p2pfl.protocol.relay.relay import Relay
 
 UNTOUCHED = ("starting", "degraded", "parting", "finished")
 """States that are told whether there is a neighbor or not."""
+
+
+class TrainerLike(Protocol):
+    """What is used of `trainer_process.TrainerProcess`."""
+
+    trouble: str
+    is_up: bool
+    restarts: int
+
+    @property
+    def pid(self) -> int | None: ...
+    def check(self, stalled_s: float) -> None: ...
 
 
 class Work(Protocol):
@@ -53,7 +64,7 @@ class Learning:
 
     def __init__(self, journal: Journal) -> None:
         self.peer: Peer | None = None
-        self.trainer: TrainerProcess | None = None
+        self.trainer: TrainerLike | None = None
         self.checkpoints: Checkpoints | None = None
         self._journal = journal
 
@@ -118,7 +129,7 @@ class Learning:
 
     def _trainer(self) -> dict[str, Any]:
         trainer = self.trainer
-        pid = trainer.ready.pid if trainer is not None and trainer.ready is not None else None
+        pid = trainer.pid if trainer is not None else None
         return {
             "pid": pid,
             "is_up": trainer is not None and trainer.is_up,
