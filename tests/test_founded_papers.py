@@ -17,6 +17,7 @@ pytestmark = pytest.mark.net
 
 @pytest.mark.fault("revoked")
 @pytest.mark.fault("charters")
+@pytest.mark.slow
 def test_who_was_away_gets_the_amended_charter_and_learns_at_a_door_that_it_was_revoked(tmp_path: Path) -> None:
     ann, bob, cat = founded(tmp_path), Ward(tmp_path / "bob"), Ward(tmp_path / "cat")
     with ended_after(ann, bob, cat):
@@ -40,6 +41,16 @@ def test_who_was_away_gets_the_amended_charter_and_learns_at_a_door_that_it_was_
         cat.start()  # it knows the charter of the day when it joined
         until(lambda: cat.ask("status")["membership"]["charter"] == 2)
         until(lambda: cat.neighbors().get("ann", {}).get("applied", 0) > 0)
+
+        # New keys between two lives: ann's door is told, and both go on.
+        bob.ask("leave")
+        assert bob.ended()[0] == 0
+        keys = ann.folder, {row["name"]: row for row in ann.ask("members")}["bob"]["id"]
+        rotated_ = p2pfl("node", "rotate", "--dir", "bob", "--json", cwd=tmp_path)
+        assert rotated_.returncode == 0 and json.loads(rotated_.stdout)["data"]["is_announced"], rotated_.stdout
+        assert json.loads(rotated_.stdout)["data"]["id"] == keys[1]
+        bob.start()
+        until(lambda: bob.neighbors().get("ann", {}).get("applied", 0) > 0)
 
         # Revoked while it is away: nobody lets it in, and a door tells it why.
         bob.kill()

@@ -26,7 +26,7 @@ VERBS = dict(verbs())
 
 def test_there_are_the_verbs_that_were_promised() -> None:
     promised = {f"network {verb}" for verb in ("create", "invite", "sign", "revoke", "members", "amend", "issuer", "attest")}
-    promised |= {f"node {verb}" for verb in ("init", "join", "start", "status", "leave")}
+    promised |= {f"node {verb}" for verb in ("init", "join", "start", "rotate", "status", "leave")}
     promised |= {f"service {verb}" for verb in ("install", "remove", "status")} | {"doctor"}
     assert promised <= VERBS.keys()
 

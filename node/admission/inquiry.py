@@ -30,13 +30,13 @@ ASKED_MAX = 3  # before a start
 PATIENCE_S = 2.0  # for a door to be reached, and as long again to answer
 
 
-def ask_at_once(papers: Papers, own: PeerId, keys: TransportKeys) -> None:
-    """Before a node starts that is no member as far as it knows: it may have been certified anew, and gets that from the first
-    member that answers, of a few. The papers change in place; whoever calls keeps them."""
+def ask_at_once(papers: Papers, own: PeerId, keys: TransportKeys) -> bool:
+    """Whether one of a few members answered. It gave what is new, so that a node that is no member any more, as far as it
+    knows, may be one again; and it took our own record. The papers change in place; whoever calls keeps them."""
     credential, record = papers.roster.credential(own), papers.roster.records.get(own)
     doors = _doors(papers, own)
     if credential is None or record is None or not doors:
-        return
+        return False
     choices = Choices(int.from_bytes(SystemEntropy().draw(8), "big"), b"inquiry")
     first = choices.below(len(doors))
     for address, key in (doors[first:] + doors[:first])[:ASKED_MAX]:
@@ -44,7 +44,8 @@ def ask_at_once(papers: Papers, own: PeerId, keys: TransportKeys) -> None:
         if answer is not None:
             with suppress(RejectedFrame):  # the next one may know better
                 news(answer, papers.roster, papers.charters, instant().wall)
-                return
+                return True
+    return False
 
 
 class Inquiry:

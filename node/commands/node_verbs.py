@@ -197,6 +197,32 @@ def _non_empty(values: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in values.items() if value}
 
 
+@node_app.command("rotate")
+def node_rotate(directory: Directory = None, passphrase_fd: PassphraseFd = None, json_: Json = False) -> None:
+    """Make new keys for links and for updates, say once a month; the old ones are gone. The node must not run.
+
+    For example: p2pfl node rotate --dir ward-a
+    """
+    import os
+
+    from node import place
+    from node.admission.rotating import rotated
+    from node.commands.options import known_passphrase
+    from p2pfl.protocol.identity import Identity, is_sealed
+
+    here = place.found(directory)
+    lock = here.lock()
+    try:
+        kept, source = here.read_identity(), str(here.identity)
+        passphrase = known_passphrase(passphrase_fd)() if is_sealed(kept, source) else None
+        done = rotated(here, Identity.from_bytes(kept, passphrase, source), passphrase)
+    finally:
+        os.close(lock)
+    typer.echo(answer(done.as_data()) if json_ else f"new keys  {done.record.transport_key.hex()[:16]} for links")
+    if not done.is_announced:
+        typer.echo(f"No member could be told; the node does so when it starts: p2pfl node start --dir {here.path}", err=True)
+
+
 @node_app.command("status")
 def node_status(
     directory: Directory = None,
