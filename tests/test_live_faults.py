@@ -35,7 +35,7 @@ def told_of(lines: list[Line], what: str, peer: Node) -> int:
 
 @benched()
 async def test_where_nothing_breaks_everything_that_was_sent_is_applied_until_the_end(tmp_path: Path) -> None:
-    async with Cluster(4, tmp_path, rounds=12) as cluster:
+    async with Cluster(4, tmp_path, rounds=12, gossip={**GOSSIP, "gather_s": 30.0}) as cluster:
         await cluster.until(lambda: all(node.is_finished for node in cluster.nodes))
         balance = await end(cluster)
         assert balance.sent == balance.applied + balance.superseded == 12 * 4 * 2

@@ -81,9 +81,11 @@ async def test_a_cut_way_is_silent_and_gives_up_what_it_held_when_it_heals() -> 
         await echoed(reader, writer, b"before")
         proxy.back().cut()
         writer.write(b"meanwhile")
+        async with asyncio.timeout(LIMIT_S):
+            while proxy.toward().passed < len(b"beforemeanwhile"):  # the other way is open
+                await asyncio.sleep(0.01)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(reader.read(1), 0.2)
-        assert proxy.toward().passed == len(b"beforemeanwhile")  # the other way is open
         proxy.heal()
         assert await reader.readexactly(9) == b"meanwhile"
 
@@ -144,10 +146,10 @@ async def proxied() -> AsyncIterator[tuple[End, End, Proxy]]:
 
 
 async def goes_through(a: End, b: End) -> None:
-    while not b.heard.empty():
-        b.heard.get_nowait()
+    """Of what was said before, some may be on its way still."""
     a.links.send(b.id, (b"still here",))
-    assert (await b.message()).frames == (b"still here",)
+    while (await b.message()).frames != (b"still here",):
+        pass
 
 
 @on_loop
