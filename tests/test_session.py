@@ -64,10 +64,15 @@ def test_a_message_of_any_length_a_link_takes_comes_out_as_it_went_in(head: int,
     assert all(len(piece.sealed) <= SEALED_MAX for piece in pieces)
 
 
-def test_a_whole_chunk_and_its_head_are_one_window() -> None:
+def test_a_whole_chunk_and_its_head_are_eight_pieces_and_it_waits_until_all_are_taken() -> None:
+    """Else the loss of the last ones would never be noticed."""
     one, _ = ends()
     assert len(one.put((content(60)[:60], content(CHUNK)[:CHUNK]), bulk=True)) == WINDOW
-    assert not one.is_waiting
+    pieces = WINDOW
+    while more := one.told_taken(pieces):
+        pieces += len(more)
+        assert one.is_waiting
+    assert pieces == 8 and not one.is_waiting
 
 
 def test_no_more_than_a_window_is_under_way_whoever_says_what() -> None:
@@ -162,6 +167,6 @@ def test_a_piece_longer_than_what_is_missing_is_refused() -> None:
 
 def test_what_arrived_can_be_passed_on_without_a_copy() -> None:
     one, other = ends()
-    (unwrapped,) = carry(one.put((b"head", content(CHUNK)[:CHUNK]), bulk=True), other)
+    (unwrapped,) = carry(one.put((b"head", content(CHUNK)[:CHUNK]), bulk=False), other)
     body = unwrapped.frames[1]
     assert isinstance(body, memoryview) and body.readonly and body.contiguous

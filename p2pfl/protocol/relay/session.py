@@ -100,8 +100,8 @@ class Session:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether bulk pieces wait for the other end to take what is under way."""
-        return bool(self._waiting)
+        """Whether the other end has not taken all our bulk pieces yet."""
+        return self.taken < self._next_out[True]
 
     def _fill(self) -> list[Piece]:
         pieces = []

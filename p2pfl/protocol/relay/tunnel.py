@@ -25,7 +25,7 @@ from p2pfl.protocol.relay.session import Piece, Session, Sort, Unwrapped
 HANDSHAKE_S = 5.0  # until a knock without an answer counts as failed, and an answer without a piece is forgotten
 KEEP_S = 5.0  # something is said at least this often while a tunnel is open
 SILENCE_S = 15.0  # nothing was heard for so long: it is broken
-STALL_S = 30.0  # and so it is if bulk pieces wait for so long and none is taken
+STALL_S = 30.0  # and so it is if bulk pieces are under way for so long and none is taken
 STEADY_S = 10.0  # who carried for so long is tried again first; who did not, last
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 30.0  # between two rounds over all relays; doubles
 SESSIONS_REMEMBERED = 4  # pieces of these may still be under way
