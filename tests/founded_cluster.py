@@ -150,11 +150,24 @@ class FoundedCluster:
         if node.channel is not None:
             node.channel.close()
 
+    def pause(self, node: FoundedNode) -> None:
+        """As when a laptop is closed."""
+        self._signal(node, signal.SIGSTOP)
+
+    def resume(self, node: FoundedNode) -> None:
+        self._signal(node, signal.SIGCONT)
+
     @property
     def running(self) -> list[FoundedNode]:
         return [node for node in self.nodes if node.is_running]
 
     # ---- between them -------------------------------------------------------------------------------------------------------
+
+    def cut(self, one: FoundedNode, other: FoundedNode) -> None:
+        """What `one` says to `other` does not arrive any more."""
+        assert self._behind_proxies
+        other.proxy.toward(one.name).cut()
+        one.proxy.back(other.name).cut()
 
     def split(self, *sides: Sequence[FoundedNode]) -> None:
         """Nobody hears anybody of another side; nobody is told."""
@@ -254,6 +267,11 @@ class FoundedCluster:
             case ["failed", *failure]:
                 node.failure = tuple(failure)
 
+    def _signal(self, node: FoundedNode, number: signal.Signals) -> None:
+        assert node.process is not None
+        for pid in (node.process.pid, node.trainer):
+            os.kill(pid, number)
+
     def _who(self, port: int, proxy_port: int) -> str:
         running = {node.process.pid: node.name for node in self.running if node.process is not None}
         return running.get(owner_of(port, proxy_port, running), "")
@@ -262,6 +280,9 @@ class FoundedCluster:
         """Ask all to end, then make sure."""
         for node in self.running:
             assert node.channel is not None
+            if node.trainer:
+                with suppress(ProcessLookupError):
+                    self.resume(node)
             node.channel.send(STOP)
         over = monotonic() + STOP_S
         while self.running and monotonic() < over:

@@ -70,3 +70,72 @@ async def test_a_member_behind_64_kbit_a_second_and_two_seconds_of_latency_is_ne
         cluster.heal()
         await mixed_by_all(cluster, *cluster.nodes, times=2)
         assert cluster.agree() and verdicts(cluster, "dead") == []
+
+
+@pytest.mark.fault("one-way link")
+@pytest.mark.slow
+@benched(120)
+async def test_of_a_link_that_carries_one_way_only_nobody_dies_and_all_goes_on(tmp_path: Path) -> None:
+    """FAULTS 53: the others can reach both, and say so. Far longer than the longest suspicion of four would need a tenth of."""
+    async with FoundedCluster(4, tmp_path, TERMS, pace_s=0.2, behind_proxies=True) as cluster:
+        one, other, *rest = cluster.nodes
+        await mixed_by_all(cluster, *cluster.nodes)
+        cluster.cut(one, other)
+        await cluster.pass_s(30.0)
+        assert verdicts(cluster, "dead") == []
+        await mixed_by_all(cluster, *rest)
+        cluster.heal()
+        await mixed_by_all(cluster, *cluster.nodes, times=2)
+        assert cluster.agree() and verdicts(cluster, "dead") == []
+
+
+@pytest.mark.fault("split")
+@pytest.mark.slow
+@benched(180)
+async def test_two_halves_of_real_nodes_take_each_other_for_dead_and_are_one_again(tmp_path: Path) -> None:
+    """FAULTS 54. Within two dials and two comparisons: 2 * 45 s at the most."""
+    async with FoundedCluster(4, tmp_path, TERMS, pace_s=0.2, behind_proxies=True) as cluster:
+        await mixed_by_all(cluster, *cluster.nodes)
+        sides = cluster.nodes[:2], cluster.nodes[2:]
+        cluster.split(*sides)
+        others = [(one, other) for k in (0, 1) for one in sides[k] for other in sides[1 - k]]
+        await cluster.until(lambda: all(one.states[other.name] == "dead" for one, other in others))
+        rounds = [len(node.rounds) for node in cluster.nodes]
+        await cluster.until(lambda: all(len(node.rounds) > k + 3 for node, k in zip(cluster.nodes, rounds, strict=True)))
+        cluster.heal()
+        await cluster.until(cluster.agree, limit_s=90.0)
+        await mixed_by_all(cluster, *cluster.nodes)
+
+
+@pytest.mark.fault("sleep")
+@pytest.mark.slow
+@benched(120)
+async def test_a_node_that_slept_until_all_took_it_for_dead_judges_nobody_and_is_a_member_again_at_once(tmp_path: Path) -> None:
+    """FAULTS 64, in the same life: no record of another start, and nothing that it says is refused."""
+    async with FoundedCluster(4, tmp_path, TERMS, pace_s=0.2) as cluster:
+        sleeper, *others = cluster.nodes
+        await mixed_by_all(cluster, *cluster.nodes)
+        cluster.pause(sleeper)
+        await cluster.until(lambda: all(other.states[sleeper.name] == "dead" for other in others))
+        cluster.resume(sleeper)
+        took = await cluster.until(cluster.agree)
+        await mixed_by_all(cluster, *cluster.nodes, times=2)
+        assert took <= 10.0 and {peer for _, peer in verdicts(cluster, "dead")} == {sleeper.name}
+        assert not [line for line in sleeper.lines if line["what"] == "state" and line["state"] != "alive"]
+        assert sum(line["what"] == "life" for line in sleeper.lines) == 1
+
+
+@pytest.mark.fault("churn")
+@pytest.mark.slow
+@benched(180)
+async def test_all_real_nodes_may_be_killed_and_started_at_once(tmp_path: Path) -> None:
+    """FAULTS 60."""
+    async with FoundedCluster(6, tmp_path, TERMS.model_copy(update={"parts": 6}), pace_s=0.2) as cluster:
+        await mixed_by_all(cluster, *cluster.nodes)
+        for node in cluster.nodes:
+            cluster.kill(node)
+        for node in cluster.nodes:
+            cluster.start(node)
+        await cluster.until(lambda: all(node.ready_at is not None for node in cluster.nodes) and cluster.agree(), limit_s=60.0)
+        await mixed_by_all(cluster, *cluster.nodes)
+        assert verdicts(cluster, "dead") == []
