@@ -68,6 +68,7 @@ def test_a_peer_sees_one_link_that_comes_up_and_nothing_of_the_relay() -> None:
         assert links == [LinkUp(ring.ids[1 - k])]
 
 
+@pytest.mark.fault("hostile relay")
 def test_a_relay_reads_nothing_of_what_it_carries() -> None:
     """Every hello names the charter, every offer the network and its signer; each is 16 bytes or more."""
     told: list[bytes] = []
@@ -131,6 +132,7 @@ def test_who_is_not_looked_for_is_found_at_home_and_answers(wanting: int) -> Non
 # ---- relays and peers that go -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("dead relay")
 def test_when_a_relay_dies_the_next_one_carries_on() -> None:
     ring = met(relays=3)
     ring.pass_time(10.0)
@@ -144,6 +146,7 @@ def test_when_a_relay_dies_the_next_one_carries_on() -> None:
     assert ring.refused == [], "and what was under way is no refusal"
 
 
+@pytest.mark.fault("dead relay")
 def test_without_any_relay_each_goes_on_alone_and_they_meet_when_one_comes() -> None:
     ring = met(relays=1)
     ring.stop(ring.relays[0])
@@ -174,6 +177,7 @@ def test_a_member_that_began_anew_has_its_tunnel_again_within_five_seconds(k: in
     assert [type(e) for e in ring[1 - k].log if isinstance(e, LinkUp | LinkDown)][-2:] == [LinkDown, LinkUp]
 
 
+@pytest.mark.fault("dead relay")
 def test_an_update_that_a_dead_relay_cut_off_goes_on_at_the_missing_chunk() -> None:
     direct, ring = Ring(2, gain=1.0, padding=4 * MIB), Relayed(2, gain=1.0, padding=4 * MIB, relays=2)
     passed: list[Frames] = []
@@ -200,6 +204,7 @@ def test_an_update_that_a_dead_relay_cut_off_goes_on_at_the_missing_chunk() -> N
     assert any(isinstance(credit, wire.Credit) and credit.first > 0 for credit in credits), "which chunk is missing"
 
 
+@pytest.mark.fault("dead relay")
 def test_a_relay_that_falls_silent_is_left() -> None:
     """It takes everything and passes on nothing; its links stay up."""
     ring = met()
@@ -209,6 +214,7 @@ def test_a_relay_that_falls_silent_is_left() -> None:
     assert ring.relay_of(0, 1) is not silent
 
 
+@pytest.mark.fault("dead relay")
 def test_a_relay_that_stalls_what_is_long_is_left() -> None:
     """Small messages get through, so that nobody is silent."""
     ring = met(padding=4 * MIB)
@@ -378,6 +384,7 @@ ATTACKS: list[tuple[type[Attack], set[Reason]]] = [
 ]
 
 
+@pytest.mark.fault("hostile relay")
 @pytest.mark.parametrize(("attack", "reasons"), ATTACKS, ids=lambda given: getattr(given, "__name__", ""))
 def test_what_a_hostile_relay_does_is_refused_and_counted_and_the_next_update_is_applied(
     attack: Callable[[Relayed, Relay], Attack], reasons: set[Reason]
@@ -400,6 +407,7 @@ def test_what_a_hostile_relay_does_is_refused_and_counted_and_the_next_update_is
     assert all(applied(ring, k, of=j) > before[k, j] for k, j in ring.edges)
 
 
+@pytest.mark.fault("hostile relay")
 def test_a_model_does_not_change_by_what_a_hostile_relay_sends() -> None:
     ring = met(padding=300_000)
     ring.pass_time(3.0)
@@ -415,6 +423,7 @@ def test_a_model_does_not_change_by_what_a_hostile_relay_sends() -> None:
     assert applied(ring, 0, of=1) > before
 
 
+@pytest.mark.fault("hostile relay")
 def test_another_relay_can_neither_end_a_tunnel_nor_draw_it_to_itself() -> None:
     """It plays old knocks again, asks for new ones, says that the other end can't be reached, and answers for it."""
     ring = met(relays=2)
@@ -494,6 +503,7 @@ def opens(keys: Iterable[bytes], captured: list[Frames]) -> int:
     return found
 
 
+@pytest.mark.fault("hostile relay")
 @pytest.mark.parametrize("steals", ["identities", "ephemeral keys"])
 def test_with_all_long_term_keys_stolen_afterwards_a_recorded_tunnel_stays_shut(
     steals: str, monkeypatch: pytest.MonkeyPatch
