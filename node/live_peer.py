@@ -1,21 +1,19 @@
 """One peer on a real machine: every event goes in at one door, and every effect that comes out is carried out in order."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
 from typing import Any, Protocol, assert_never
 
 from node.checkpoint import Checkpoints
+from node.learns import Learns
 from node.sealing import Sealing
 from node.training.arena import Arena, Slot
 from node.training.orders import (
     Answer,
     FoldAnswer,
     FoldFailed,
-    FoldOrder,
     LearnAnswer,
-    LearnOrder,
     LearnRefused,
     ModelWritten,
     Save,
@@ -35,16 +33,10 @@ from p2pfl.protocol.events import (
     Event,
     Finished,
     Fold,
-    Folded,
-    FoldsLost,
     HangUp,
     IdentityConflict,
     Learn,
-    Learned,
-    LearnFailed,
     Open,
-    Outgoing,
-    Payload,
     PeerId,
     Persist,
     Rejected,
@@ -52,7 +44,6 @@ from p2pfl.protocol.events import (
     RoundEnded,
     Seal,
     Send,
-    Verdict,
     ViewChanged,
 )
 from p2pfl.protocol.membership import gossip_wire
@@ -108,15 +99,9 @@ class LivePeer:
         self._journal = journal
         self._on_conflict = on_conflict
         self._model = model
-        self._pace_s = pace_s
         self._sealing = Sealing(loop, arena, self.tell)
         self._turns = Turns(loop, peer, self._carry_out)
-        self._paced: asyncio.TimerHandle | None = None
-        self._learn: Learn | None = None
-        self._outgoing_slot: Slot | None = None
-        self._folds: deque[Fold] = deque()  # the first of them is ordered
-        self._has_folded = False  # anything for the Learn that is to come
-        self._next_learn = 0.0
+        self._learns = Learns(loop, trainer, arena, journal, pace_s, self.tell)
         self._persisting: dict[str, Persist] = {}
         self._held: list[Send] = []
         self._finished_step: int | None = None
@@ -142,16 +127,8 @@ class LivePeer:
 
     def trainer_answered(self, answer: Answer | TrainerDied) -> None:
         match answer:
-            case LearnAnswer():
-                self._learned(answer)
-            case LearnRefused(step, reason):
-                self._learn_failed(step, reason)
-            case FoldAnswer(ticket, refusal):
-                self._folds.popleft()
-                self._order_fold()
-                self.tell(Folded(ticket, Reason(refusal) if refusal else None))
-            case FoldFailed(_, reason):
-                self._folds_lost(reason)
+            case LearnAnswer() | LearnRefused() | FoldAnswer() | FoldFailed():
+                self._learns.answered(answer)
             case Saved(path, digest):
                 self._saved(path, digest)
             case SaveFailed(path, reason):
@@ -159,13 +136,12 @@ class LivePeer:
             case ModelWritten(_, failure):
                 self._model_written(failure)
             case TrainerDied():
-                self._trainer_died()
+                self._trainer_died("the trainer died")
             case _:
                 raise AssertionError(f"an answer that nobody asked for: {answer}")
 
     def close(self) -> None:
-        if self._paced is not None:
-            self._paced.cancel()
+        self._learns.close()
         self._turns.close()
         self._sealing.close()
 
@@ -205,12 +181,9 @@ class LivePeer:
                 if isinstance(payload.buffer, Slot):
                     self._arena.give_back(payload.buffer)
             case Fold():
-                self._folds.append(effect)
-                self._has_folded = True
-                if len(self._folds) == 1:
-                    self._order_fold()
+                self._learns.fold(effect)
             case Learn():
-                self._order_learn(effect)
+                self._learns.learn(effect)
             case Dial(peer):
                 self._links.dial(peer)
             case HangUp(peer):
@@ -233,74 +206,6 @@ class LivePeer:
                 self._finish_when_durable()
             case _:
                 assert_never(effect)
-
-    # ---- learning -------------------------------------------------------------------------------------------------------
-
-    def _order_fold(self) -> None:
-        if self._folds:
-            fold = self._folds[0]
-            slot = _slot(fold.payload).index
-            self._trainer.order(FoldOrder(fold.ticket, fold.sender, slot, fold.payload.length, fold.weight))
-
-    def _folds_lost(self, reason: str) -> None:
-        self._folds.clear()
-        self._has_folded = False
-        self._journal.incident("fold_failed", reason)
-        self.tell(FoldsLost(reason))
-
-    def _order_learn(self, learn: Learn) -> None:
-        self._learn, self._has_folded = learn, False
-        now = self._loop.time()
-        start = max(now, self._next_learn)
-        self._next_learn = start + self._pace_s
-        if start > now:
-            self._paced = self._loop.call_at(start, self._send_learn, learn)
-        else:
-            self._send_learn(learn)
-
-    def _send_learn(self, learn: Learn) -> None:
-        self._outgoing_slot = self._arena.take()
-        order = LearnOrder(
-            learn.step,
-            tuple((a.sender, a.step, a.age, _slot(a.payload).index, a.payload.length) for a in learn.arrived),
-            tuple(learn.weights.items()),
-            learn.local_steps,
-            learn.evaluate,
-            self._outgoing_slot.index,
-            folded=tuple(update.sender for update in learn.folded),
-        )
-        self._trainer.order(order)
-
-    def _learned(self, answer: LearnAnswer) -> None:
-        learn, slot = self._learn, self._outgoing_slot
-        assert learn is not None and slot is not None and learn.step == answer.step
-        self._learn = self._outgoing_slot = None
-        mixed = {update.sender: update for update in learn.mixes}
-        judged = ((mixed[PeerId(sender)], reason) for sender, reason in answer.verdicts)
-        verdicts = tuple(
-            Verdict(update.sender, update.epoch, update.seq, Reason(reason) if reason else None) for update, reason in judged
-        )
-        outgoing = Outgoing(Payload(answer.length, b"", slot))
-        self._trainer.delivered += 1
-        self.tell(Learned(answer.step, (outgoing,), verdicts, answer.metrics))
-
-    def _learn_failed(self, step: int, reason: str) -> None:
-        slot = self._outgoing_slot
-        assert slot is not None
-        self._learn = self._outgoing_slot = None
-        self._arena.give_back(slot)
-        self._journal.incident("learn_failed", reason)
-        self.tell(LearnFailed(step, reason))
-
-    def _trainer_died(self) -> None:
-        for path in list(self._persisting):
-            self._not_durable(path, "the trainer died")
-        if self._learn is not None and self._outgoing_slot is not None:
-            self._learn_failed(self._learn.step, "the trainer died")
-        if self._has_folded:
-            self._folds_lost("the trainer died")
-        if self._is_leaving and not self.finished.done():
-            self._model_written("the trainer died")
 
     # ---- durability -----------------------------------------------------------------------------------------------------
 
@@ -354,6 +259,13 @@ class LivePeer:
             self._journal.incident("model_not_written", failure)
         self.finished.set_result(self._finished_step)
 
+    def _trainer_died(self, reason: str) -> None:
+        for path in list(self._persisting):
+            self._not_durable(path, reason)
+        self._learns.trainer_died(reason)
+        if self._is_leaving and not self.finished.done():
+            self._model_written(reason)
+
     # ---- people ---------------------------------------------------------------------------------------------------------
 
     def _round_ended(self, ended: RoundEnded) -> None:
@@ -378,8 +290,3 @@ def is_membership(frames: tuple[Sized, ...]) -> bool:
 def short(peer: PeerId) -> str:
     """An id as journals and records write it."""
     return peer.hex()[:16]
-
-
-def _slot(payload: Payload) -> Slot:
-    assert isinstance(payload.buffer, Slot)
-    return payload.buffer
