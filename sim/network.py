@@ -73,7 +73,7 @@ def _is_spread(value: object) -> object:
 
 
 class NetworkSection(Section):
-    """`[network]` of a scenario. It is about the simulated world, so a live network's file does not have it.
+    """`[network]` of a scenario. It is about the simulated world, so a live network's settings do not have it.
 
     `latency` is one number for all links; or drawn once a link, "lognormal:MEDIAN,SIGMA"; or "coordinates:SIDE,SIGMA": peers
     are scattered over a square that SIDE seconds cross, every message takes its distance times a lognormal factor; or a

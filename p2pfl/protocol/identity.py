@@ -139,4 +139,4 @@ def check_seal_key(member: Member) -> None:
     """Raises `Failure` unless the member's seal key keeps secrets."""
     if not keeps_secrets(member.seal_key):
         message = f"member {member.name!r}: its seal_key is no X25519 public key."
-        raise Failure("bad_member", message, "Copy its [[member]] block again.")
+        raise Failure("bad_member", message, "Take it from the member's own identity.")
