@@ -21,10 +21,11 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.disk import create_durably, write_durably
+from node.disk import create_durably, read_whole, write_durably
 from p2pfl.failure import ExitCode, Failure
 
 IDENTITY_MAX = 1 << 16  # bytes; ours are a few hundred
+BOOT_MAX = 1024  # bytes; an epoch has up to 19
 BOOT_EPOCHS = (1 << 63) - 1  # fewer than that go over the wire
 
 
@@ -143,7 +144,7 @@ class NodeDirectory:
         disk was restored from a backup or the clock was set back."""
         path = self.path / "boot"
         try:
-            stored = int(path.read_text())
+            stored = int(read_whole(path, BOOT_MAX))
         except FileNotFoundError:
             stored = 0
         except (OSError, ValueError):

@@ -1,6 +1,8 @@
 """Files that are whole or not there, whatever ends the process or the machine."""
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 
@@ -30,6 +32,20 @@ def create_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
         path.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def read_whole(path: Path, limit: int) -> bytes:
+    """The bytes of a file. Raises OSError, also for a pipe, which would be waited for, and for more than `limit` bytes."""
+    # Without O_NONBLOCK the opening itself would wait.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file")
+    with os.fdopen(fd, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"over {limit >> 10} KiB, which is too much for it")
+    return data
 
 
 def sync_directory(path: Path) -> None:

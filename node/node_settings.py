@@ -9,12 +9,14 @@ import psutil
 from pydantic import Field, field_validator, model_validator
 
 from node.directory import NodeDirectory
+from node.disk import read_whole
 from node.transport.address import Address
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission.record import ADDRESSES_MAX, door_at
 from p2pfl.settings import Section, parse
 
 LISTEN = "0.0.0.0:7780"
+FILE_MAX = 1 << 16  # bytes; with every path at its longest it has 9 KiB
 ANYWHERE = {"0.0.0.0", "::"}
 
 
@@ -88,11 +90,11 @@ def load(directory: NodeDirectory) -> NodeSettings:
     """Raises `Failure` where there are none."""
     path = directory.settings
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_whole(path, FILE_MAX))
     except FileNotFoundError:
         hint = "Make one: p2pfl network create NAME, or p2pfl node join INVITE."
         raise Failure("no_network", f"{directory.path}: no member of a network is here.", hint) from None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise Failure("bad_settings", f"{path}: not the settings of a node.", "Restore it from a copy.") from None
     return parse(NodeSettings, values, str(path))
 

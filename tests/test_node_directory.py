@@ -17,7 +17,7 @@ from p2pfl.failure import ExitCode, Failure
 @pytest.fixture
 def directory(tmp_path: Path) -> NodeDirectory:
     place = NodeDirectory(tmp_path / "ward-a")
-    enrol("ward-a", place, "127.0.0.1:7780", None)
+    enrol("ward-a", place, tmp_path / "request", None)
     return place
 
 
@@ -53,7 +53,7 @@ def test_keys_of_another_user_are_refused(directory: NodeDirectory) -> None:
 def test_an_identity_is_never_replaced(directory: NodeDirectory) -> None:
     before = directory.identity.read_bytes()
     with pytest.raises(Failure, match="there is an identity already") as refused:
-        enrol("ward-b", directory, "127.0.0.1:7780", None)
+        enrol("ward-b", directory, directory.path / "request", None)
     assert refused.value.exit_code is ExitCode.IDENTITY
     assert directory.identity.read_bytes() == before
 
@@ -78,7 +78,7 @@ def test_what_is_no_file_is_refused_at_once(directory: NodeDirectory, make: Call
 
 def test_a_passphrase_comes_through_a_descriptor(tmp_path: Path) -> None:
     directory = NodeDirectory(tmp_path / "sealed")
-    enrol("ward-a", directory, "127.0.0.1:7780", "open sesame")
+    enrol("ward-a", directory, tmp_path / "request", "open sesame")
     assert identity_in(directory, piped("open sesame\n")).peer_id
     with pytest.raises(Failure, match="passphrase is wrong"):
         identity_in(directory, piped("open barley\n"))

@@ -7,13 +7,14 @@ from typing import Any
 from node.admission import papers
 from node.admission.papers import Papers
 from node.directory import NodeDirectory, read_secret
+from node.disk import read_whole
 from node.entropy import SystemEntropy
 from node.moment import believed_time
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission import authority
 from p2pfl.protocol.admission.admissions import ISSUED_MAX
 from p2pfl.protocol.admission.authority import Authority
-from p2pfl.protocol.admission.certificate import CERTIFICATE, Certificate
+from p2pfl.protocol.admission.certificate import CERTIFICATE, CERTIFICATE_MAX, Certificate
 from p2pfl.protocol.admission.issuer import Application, IssuerLine, apply, check_issuer
 from p2pfl.protocol.admission.statement import KEY_BYTES, public_key, signer
 from p2pfl.protocol.errors import RejectedFrame
@@ -85,7 +86,7 @@ def standing(directory: NodeDirectory) -> Standing:
 def certificate_in(directory: NodeDirectory) -> Certificate:
     """The root's answer to whoever is an issuer here. Raises `Failure` with exit code IDENTITY."""
     try:
-        return CERTIFICATE.read(directory.issuer.read_bytes())
+        return CERTIFICATE.read(read_whole(directory.issuer, CERTIFICATE_MAX))
     except FileNotFoundError:
         raise _failure("no_issuer", f"{directory.path}: there is no issuer here.", MEND) from None
     except OSError as error:

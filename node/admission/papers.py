@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 
 from node.directory import NodeDirectory
+from node.disk import read_whole
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission.certificate import Credential
 from p2pfl.protocol.admission.roster import Roster
@@ -11,6 +12,8 @@ from p2pfl.protocol.admission.signed_charter import Charters
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId
 from p2pfl.report.plain import plain
+
+PAPER_MAX = 16 << 20  # bytes; the roster of the largest network has some 8 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ _SAYINGS: dict[Reason, tuple[str, str]] = {
 def _bytes(directory: NodeDirectory, name: str) -> bytes:
     path = directory.path / name
     try:
-        return path.read_bytes()
+        return read_whole(path, PAPER_MAX)
     except FileNotFoundError:
         hint = "Make one: p2pfl network create NAME, or p2pfl node join INVITE"
         raise Failure("no_network", f"{directory.path}: no member of a network is here.", hint, ExitCode.IDENTITY) from None
