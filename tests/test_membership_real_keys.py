@@ -5,13 +5,16 @@ from collections.abc import Iterable
 import pytest
 
 from p2pfl.protocol.admission.certificate import Credential
+from p2pfl.protocol.admission.reconciliation import Reconciliation
 from p2pfl.protocol.admission.record import Record
 from p2pfl.protocol.admission.revocation import Cause, revoke
 from p2pfl.protocol.admission.roster import Roster
+from p2pfl.protocol.admission.signed_charter import Charters, sign_charter
 from p2pfl.protocol.admission.statement import signer
 from p2pfl.protocol.boot import Boot
+from p2pfl.protocol.charter import Charter, GossipRules
 from p2pfl.protocol.errors import Reason
-from p2pfl.protocol.events import Dial, Instant, MembershipEffect, PeerId, Rejected, Send
+from p2pfl.protocol.events import Dial, HangUp, Instant, MembershipEffect, PeerId, Rejected, Send
 from p2pfl.protocol.identity import Keyring
 from p2pfl.protocol.membership import gossip_wire
 from p2pfl.protocol.membership.gossip_wire import Introduction, Records
@@ -123,3 +126,102 @@ def test_certified_members_see_a_death_a_newcomer_and_a_revocation_and_refuse_a_
     effects = table.lives[BOB.id].receive(table.instant, ANN.id, Records(gossip_wire.encode_item(self_made)))
     assert Reason.BAD_CHAIN in [effect.reason for effect in effects if isinstance(effect, Rejected)]
     assert eve.id not in table.lives[BOB.id].view
+
+
+# ---- one invite, two halves ------------------------------------------------------------------------------------------------
+
+
+class Halves(Table):
+    """Also what a node does beside: links that break and are dialled again, inventories of papers that are exchanged over each
+    new link and now and then, and a membership that hears when the roster changed."""
+
+    def __init__(self, network: Network, people: Iterable[Person]) -> None:
+        self.sides: dict[PeerId, int] = {}
+        self.wanted: set[tuple[PeerId, PeerId]] = set()
+        self.versions: dict[PeerId, int] = {}
+        self.talks: dict[PeerId, Reconciliation] = {}
+        super().__init__(network, people)
+
+    def seat(self, person: Person, roster: Roster) -> None:
+        super().seat(person, roster)
+        charter = Charter(self.network.name, self.network.root.key, b"s" * 32, 1000, GossipRules())
+        signed = sign_charter(self.network.root.sign, charter, 1, NOW, {})
+        charters = Charters(self.network.root.key, signed)
+        self.talks[person.id] = Reconciliation(roster, charters, Choices(7, person.id))
+
+    def is_open(self, one: PeerId, other: PeerId) -> bool:
+        return self.sides.get(one) == self.sides.get(other)
+
+    def carry_out(self, own: PeerId, effects: list[MembershipEffect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Dial):
+                self.wanted.add((own, effect.peer))
+            elif isinstance(effect, HangUp):
+                self.wanted.discard((own, effect.peer))
+                self.dials.discard((own, effect.peer))
+        reached = [e for e in effects if not isinstance(e, Send) or self.is_open(own, e.to)]
+        super().carry_out(own, reached)
+
+    def dial(self, own: PeerId, peer: PeerId) -> None:
+        """The callee has to know the caller, who is told nothing otherwise."""
+        if self.is_open(own, peer) and peer in self.lives and own in self.rosters[peer].members:
+            super().dial(own, peer)
+            self.compare_papers(own, peer)
+
+    def compare_papers(self, own: PeerId, peer: PeerId) -> None:
+        waiting = [(peer, own, self.talks[own].inventory())]
+        while waiting:
+            at, hop, frame = waiting.pop()
+            waiting += [(hop, at, answer) for answer in self.talks[at].receive(hop, frame, self.instant).answers]
+
+    def split(self, *sides: tuple[Person, ...]) -> None:
+        self.sides = {person.id: k for k, side in enumerate(sides) for person in side}
+        for own in sorted(self.lives):
+            for peer in sorted(self.lives):
+                if not self.is_open(own, peer):
+                    self.carry_out(own, self.lives[own].link_down(self.instant, peer))
+        self.dials |= {pair for pair in self.wanted if not self.is_open(*pair)}
+
+    def run(self, seconds: float) -> None:
+        for _ in range(int(seconds)):
+            super().run(1.0)
+            for own in sorted(self.lives):
+                if self.versions.get(own) != self.rosters[own].members_version:
+                    self.versions[own] = self.rosters[own].members_version
+                    self.carry_out(own, self.lives[own].registry_changed(self.instant))
+
+
+@pytest.mark.fault("invites")
+@pytest.mark.fault("split")
+def test_an_invite_for_one_that_was_used_in_both_halves_of_a_split_is_found_when_it_heals_and_both_are_held() -> None:
+    """Neither half could know. Nobody says who was first; an issuer decides, and whom it certifies is a member."""
+    network, founders = Network(), (ANN, BOB, CAT, DAN)
+    eve, fay = Person("eve"), Person("fay")
+    table = Halves(network, founders)
+    table.run(5)
+    line = network.invite(uses=1)
+    table.split((ANN, BOB, eve), (CAT, DAN, fay))
+    table.run(40)
+    assert table.views() == {ids(ANN, BOB), ids(CAT, DAN)}
+    for newcomer, door in ((eve, ANN), (fay, CAT)):
+        credential = network.admitted(line, newcomer, by=door, now=NOW + table.now)
+        table.rosters[door.id].learn(credential.data, newcomer.record(network.id).data, NOW + table.now)
+        roster = network.roster(*founders)
+        roster.learn(credential.data, newcomer.record(network.id).data, NOW + table.now)
+        table.seat(newcomer, roster)
+    table.run(10)
+    assert table.views() == {ids(ANN, BOB, eve), ids(CAT, DAN, fay)}
+    assert not any(roster.conflicts for roster in table.rosters.values())
+
+    table.sides = {}
+    table.run(120)
+    for founder in founders:
+        (conflict,) = table.rosters[founder.id].conflicts
+        assert set(conflict.identities) == {eve.id, fay.id}
+        assert table.rosters[founder.id].standing(eve.id) is table.rosters[founder.id].standing(fay.id) is Reason.HELD
+        assert table.lives[founder.id].view.live == ids(*founders)
+
+    table.rosters[ANN.id].learn(network.direct(eve, NOW + table.now, serial=2).data, None, NOW + table.now)
+    table.run(60)
+    assert table.rosters[ANN.id].standing(eve.id) is None
+    assert {founder.id for founder in founders if eve.id in table.lives[founder.id].view} >= {ANN.id}
