@@ -42,3 +42,23 @@ def test_a_graph_that_can_not_be_is_refused_at_the_start(kind: str, degree: int)
     with pytest.raises(Failure) as refused:
         of(LIVE[0], kind, degree)
     assert refused.value.code == "bad_charter"
+
+
+def test_relays_are_in_nobodys_graph_but_are_watched_like_all() -> None:
+    relays = set(LIVE[::5])
+
+    def of_all(own: PeerId) -> Neighborhood:
+        return Neighborhood(own, NETWORK, 7, {"overlay": "complete"}, relays.__contains__)
+
+    learners = tuple(peer for peer in LIVE if peer not in relays)
+    for own in learners:
+        plan = of_all(own).plan_of(LIVE)
+        assert plan.near == tuple(peer for peer in learners if peer != own)
+        assert sum(plan(0).weights.values()) == pytest.approx(1.0) and not relays & plan(0).weights.keys()
+    assert any(relays & {*of_all(own).watch(LIVE, own)} for own in learners)
+
+
+def test_near_to_a_relay_are_those_that_it_may_have_to_carry_for() -> None:
+    hidden, own = set(LIVE[3:7]), LIVE[0]
+    plan = Neighborhood(own, NETWORK, 7, {}, {own}.__contains__, hidden.__contains__).plan_of(LIVE)
+    assert set(plan.near) == hidden and plan(0).send_to == () and not plan(0).weights

@@ -75,6 +75,7 @@ def test_two_nodes_that_only_dial_out_learn_together_through_one_relay_and_when_
     first = meet(ann, bob)
     shown = p2pfl("node", "status", "--dir", "ann", cwd=tmp_path).stdout
     assert f"  through {first}, which can't read what it carries" in shown
+    assert re.search(r"^tunnels     1 open, 2 relays, ", shown, re.MULTILINE)
     assert ann.ask("status")["listens_at"].startswith("127.0.0.1:")
 
     # The relay: it carries, holds no model, and is a member like any other.
@@ -103,7 +104,7 @@ def test_two_nodes_that_only_dial_out_learn_together_through_one_relay_and_when_
     until(lambda: other.states()["bob"] == "revoked")
     until(lambda: "bob" not in ann.neighbors())
 
-    other.ask("leave")
+    assert p2pfl("node", "leave", "--dir", other.name, cwd=tmp_path).stdout == f"{other.name} has left\n"
     code, said = other.ended()
     assert code == 0 and "messages were passed on" in said
     until(lambda: ann.states()[other.name] == "left")

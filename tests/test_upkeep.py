@@ -58,7 +58,7 @@ async def test_a_node_that_only_starts_can_be_asked_and_is_asked_to_leave_once(t
     status = await asyncio.to_thread(ask, "status")
     assert isinstance(status, dict) and (status["name"], status["state"], status["neighbors"]) == ("ward-a", "starting", [])
     for _ in range(3):
-        assert await asyncio.to_thread(ask, "leave") == {"name": "ward-a", "step": 0}
+        assert await asyncio.to_thread(ask, "leave") == {"name": "ward-a", "role": "member", "step": 0}
     assert asked == ["leave"]
     after = await asyncio.to_thread(ask, "status")
     assert isinstance(after, dict) and after["state"] == "leaving"

@@ -236,6 +236,9 @@ def _network(patient: Patient) -> Finding:
     assert credential is not None
     left = (credential.certificate.not_after - time.time()) / 86_400
     told = f"{plain(known.name)}: {len(known.roster.members)} members, this node is {plain(credential.certificate.name)}"
+    if node_settings.load(directory).outbound_only:
+        relays = sum(known.roster.is_relay(peer) for peer in known.roster.members)
+        told += f", which nobody can reach; {relays} relays" if relays else ", which nobody can reach; there is no relay"
     if left < RENEW_DAYS:
         return Finding("network", f"{told}; certified for {left:.0f} more days", "Have it renewed: p2pfl network sign NAME")
     found = attested(known.roster, time.time())

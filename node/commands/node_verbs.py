@@ -261,7 +261,8 @@ def node_leave(
     from node.commands.status import leave
 
     left = leave(place.found(directory))
-    typer.echo(answer(left) if json_ else f"{plain(left['name'])} has left after round {left['step']}")
+    rounds = "" if left["role"] == "relay" else f" after round {left['step']}"
+    typer.echo(answer(left) if json_ else f"{plain(left['name'])} has left{rounds}")
 
 
 @model_app.command("evaluate")

@@ -150,6 +150,8 @@ def _facts(status: Status) -> Iterator[str]:
     yield f"network     {size(status['memory_bytes'])}B, listens at {plain(status['listens_at'])}, {status['members']} members"
     sent, received = size(status["bytes_sent"]), size(status["bytes_received"])
     yield f"traffic     {sent}B out, {received}B in, {status['messages_dropped']} messages dropped"
+    if (tunnels := status.get("tunnels")) is not None and (tunnels["relays"] or tunnels["tunnels"]):
+        yield f"tunnels     {len(tunnels['tunnels'])} open, {tunnels['relays']} relays, {tunnels['dropped']} messages dropped"
     if status["membership"] is not None:
         yield from _membership(status["membership"])
     rejected = ", ".join(f"{reason} {count}" for reason, count in status["rejected"].items())

@@ -6,6 +6,7 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sized
+from typing import Any
 
 from node.transport.links import Links
 from node.transport.sockets import Frames
@@ -114,6 +115,10 @@ class Ways:
     def through(self) -> dict[PeerId, PeerId]:
         """Members at the other end of an open tunnel, and the relay that carries it."""
         return self._tunnels.tunnels
+
+    def account(self) -> dict[str, Any]:
+        """For a status."""
+        return self._tunnels.account()
 
     @property
     def dialled(self) -> dict[PeerId, str]:

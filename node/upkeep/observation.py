@@ -94,6 +94,7 @@ class Observation:
             "members": len(self._others.members),
             "membership": self._others.account(),
             "neighbors": self._neighbors(links) if links and self.work.state != "starting" else [],
+            "tunnels": links.account() if isinstance(links, Ways) else None,
             "bytes_sent": links.bytes_in_all[0] if links else 0,
             "bytes_received": links.bytes_in_all[1] if links else 0,
             "strangers_refused": links.refused if links else 0,

@@ -85,7 +85,12 @@ class Upkeep:
     def _left(self, _request: Any) -> Any:
         if not self._observation.is_leaving:
             self._loop.call_soon(self._leave)  # the answer first
-        return {"name": self._observation.name, "step": self._journal.newest_round.get("step", 0)}
+        observation = self._observation
+        return {
+            "name": observation.name,
+            "role": observation.work.role,
+            "step": self._journal.newest_round.get("step", 0),
+        }
 
     def _beat(self, stalled_s: float) -> None:
         if self._memory is not None:
