@@ -1,6 +1,7 @@
 """`p2pfl node` as an operator meets it: a life with a stop and a resume, and one line for every mistake."""
 
 import json
+import os
 import signal
 import socket
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from node.directory import NodeDirectory
 from tests.nodes import children_of, line_with, network_of, p2pfl, reached, started
 
 HEAD = 'rounds = 100000\n[topology]\noverlay = "ring"\n[training]\nlocal_steps = 1\n[gossip]\nfloor_s = 0.5\n'
@@ -74,6 +76,18 @@ def test_a_busy_port_is_one_line_and_exit_code_5(wards: Path) -> None:
         code, line = refused(wards, "--listen", f"127.0.0.1:{busy.getsockname()[1]}")
     assert code == 5
     assert "127.0.0.1" in line
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_to_start_a_node_that_runs_says_one_thing_and_changes_nothing(wards: Path, form: tuple[str, ...]) -> None:
+    directory = NodeDirectory(wards / "a")
+    before = directory.settings.read_bytes()
+    lock = directory.lock()
+    ended = p2pfl("node", "start", "--dir", "a", "--listen", "127.0.0.1:7990", *form, cwd=wards)
+    os.close(lock)
+    (line,) = (ended.stdout + ended.stderr).splitlines()
+    assert (ended.returncode, "this node is running already" in line) == (5, True)
+    assert directory.settings.read_bytes() == before
 
 
 @pytest.mark.fault("keys at rest")

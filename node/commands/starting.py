@@ -27,7 +27,9 @@ UNREACHED = "127.0.0.1:0"
 
 
 def prepared(directory: NodeDirectory, identity: Identity, settings: NodeSettings) -> Setup:
-    """Everything that the network process is told; the folder says it. Raises `Failure`."""
+    """Everything that the network process is told; the folder says it. Raises `Failure`, also where a node runs in it: before
+    anything is said or changed for this start."""
+    os.close(directory.lock())
     known = papers.read(directory)
     own = identity.peer_id
     if known.roster.standing(own) is not None:

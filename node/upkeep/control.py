@@ -191,4 +191,4 @@ def _nobody(path: Path, error: OSError) -> Failure:
         message = f"{folder}: there is no such folder."
         return Failure("no_directory", message, "Give the node's own folder with --dir.")
     message = f"{folder}: no node is running here."
-    return Failure("not_running", message, "Start it: p2pfl node start", ExitCode.NETWORK)
+    return Failure("not_running", message, f"Start it: p2pfl node start --dir {folder}", ExitCode.NETWORK)

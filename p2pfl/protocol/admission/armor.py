@@ -28,7 +28,7 @@ def from_line(kind: str, text: str) -> bytes:
         raise _failure(f"not_{kind}", f"This is no {kind}.", f"It is one line and begins with p2pfl-{kind}-{_VERSION}-.")
     if found[1] != kind:
         hint = f"Give the line that begins with p2pfl-{kind}-{_VERSION}-."
-        raise _failure(f"not_{kind}", f"This is a line of another kind ({found[1]}), not an {kind}.", hint)
+        raise _failure(f"not_{kind}", f"This is a line of another kind ({found[1]}), not {_a(kind)}.", hint)
     if found[2] != str(_VERSION):
         message = f"This {kind} has version {found[2]}, this program knows {_VERSION}."
         raise _failure(f"{kind}_version", message, "Update the program.")
@@ -40,6 +40,10 @@ def from_line(kind: str, text: str) -> bytes:
     if len(decoded) <= CHECKSUM_BYTES or _checksum(kind, data) != checksum or to_line(kind, data) != compact:
         raise _failure(f"{kind}_mistyped", f"The {kind} was not copied whole, or was mistyped.", "Copy it again.")
     return data
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def _checksum(kind: str, data: bytes) -> bytes:

@@ -78,7 +78,9 @@ class Authority:
     def invite(self, token: bytes, now: float, ttl_s: float, max_uses: int = 1, role: Role = Role.MEMBER) -> Invite:
         """An invite for whoever holds the secret of `token`. Raises `Failure` for a time or uses out of bounds."""
         if not 0 < ttl_s <= INVITE_DAYS_MAX * DAY_S:
-            raise _failure("bad_ttl", f"An invite lasts at most {INVITE_DAYS_MAX} days.", "Give a shorter --ttl.")
+            raise _failure(
+                "bad_ttl", f"An invite lasts up to {INVITE_DAYS_MAX} days, and not {ttl_s:g} s.", "Give another --ttl."
+            )
         if not 1 <= max_uses <= USES_MAX:
             raise _failure("bad_uses", f"An invite is for 1 to {USES_MAX} members.", "Give other --uses.")
         return INVITE.issue(
@@ -109,7 +111,7 @@ class Authority:
     def _certificate(self, identity: PeerId, name: str, role: Role, now: float, days: float, serial: int) -> Certificate:
         most = ISSUER_DAYS_MAX if role is Role.ISSUE else MEMBER_DAYS_MAX
         if not 0 < days <= most:
-            raise _failure("bad_ttl", f"This certificate lasts at most {most} days.", "Give fewer --days.")
+            raise _failure("bad_ttl", f"This certificate lasts up to {most} days, and not {days:g}.", "Give other --days.")
         check_name(name)
         return CERTIFICATE.issue(
             self.sign,
