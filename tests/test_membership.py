@@ -264,6 +264,23 @@ def test_who_slept_an_hour_with_its_monotonic_clock_judges_nobody() -> None:
     village.until(village.agree, within=2 * longest)
 
 
+@pytest.mark.fault("sleep")
+def test_who_is_told_that_its_machine_slept_greets_all_and_judges_nobody_for_the_longest_suspicion() -> None:
+    """Where the monotonic clock stood still and nobody set the wall's, only the engine can know."""
+    village = settled(8)
+    sleeper = village.living[0]
+    silent = village.life(sleeper).snapshot().watched[0]
+    village.kill(silent, silently=True)
+    village.run(1.0)
+    village.call(sleeper, lambda life: life.suspended(village.instant(sleeper)))
+    house = village.houses[sleeper]
+    assert set(house.greeted) == house.links
+    _, longest = LAN.suspicion_s(8)
+    village.run(0.9 * longest)
+    assert silent in village.life(sleeper).view
+    village.until(village.agree, within=2 * longest)
+
+
 @pytest.mark.fault("clocks")
 @pytest.mark.parametrize("offset", [-3600.0, -5.0, 600.0, -1.8e9])
 def test_clocks_that_are_wrong_kill_nobody(offset: float) -> None:
