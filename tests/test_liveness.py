@@ -23,12 +23,13 @@ from p2pfl.protocol.events import (
     Revocation,
     Send,
     StopRequested,
-    Strained,
+    Suspended,
     ViewChanged,
 )
 from p2pfl.protocol.liveness import Liveness
 from p2pfl.protocol.membership import gossip_wire
 from p2pfl.protocol.membership.gossip_wire import Ack, Ping, Records, decode_items
+from p2pfl.protocol.membership.rules import LAN
 from p2pfl.protocol.round import Plan, static_plan
 from tests.ring import Ring
 from tests.test_sim_founded import Story, at
@@ -86,7 +87,7 @@ def test_a_peer_without_a_membership_knows_none_of_its_messages() -> None:
     ring.start()
     ring.tell(0, FrameReceived(ring.ids[1], (gossip_wire.encode(Ping(TICKET)),)))
     assert ring[0].rejections[-1] is Reason.KIND
-    assert ring[0].peer.handle(Strained(), Village(1).instant(A)) == []
+    assert ring[0].peer.handle(Suspended(), Village(1).instant(A)) == []
 
 
 def test_the_kind_decides_whom_a_message_is_for_and_each_is_checked_by_its_own_rules() -> None:
@@ -146,7 +147,8 @@ def test_what_goes_wrong_at_home_makes_a_peer_judge_others_more_slowly() -> None
     assert host.peer.liveness is not None
     membership = host.peer.liveness.membership
     before = membership.snapshot().health
-    host.peer.handle(Strained(), host.now)
+    lag = membership.deadline + 1.2 * LAN.lag_s - host.now.monotonic
+    host.peer.handle(DeadlineReached(), Instant(host.now.monotonic + lag, host.now.wall + lag))
     assert membership.snapshot().health == before + 1
     host.peer.handle(LearnFailed(0, "out of memory"), host.now)
     assert membership.snapshot().health == before + 2

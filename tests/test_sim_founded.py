@@ -285,3 +285,85 @@ def test_an_overlay_that_cannot_be_is_one_line(topology: dict[str, Any], says: s
     with pytest.raises(Failure) as refusal:
         world_of(Scenario(peers=6, topology=topology))
     assert says in refusal.value.message + (refusal.value.hint or "")
+
+
+# ---- far behind ---------------------------------------------------------------------------------------------------------
+
+
+def apart(story: Story, index: int) -> float:
+    """How far one peer's model is from the mean of the others, measured by the one of them that is furthest from the rest."""
+    vectors = np.stack([host.state.vector for host in story.federation.hosts])
+    ways = [np.linalg.norm(vectors[k] - np.delete(vectors, [index, k], axis=0).mean(axis=0)) for k in range(len(vectors))]
+    return float(ways[index] / max(way for k, way in enumerate(ways) if k != index))
+
+
+def behind(*faults: dict[str, Any], **settings: Any) -> Story:
+    """Six peers with data so different that a model which learned alone is far from the others'."""
+    return Story(
+        *faults,
+        **{
+            "peers": 6,
+            "rounds": 100_000,
+            "step_s": 0.05,
+            "local_steps": 2,
+            "partition": "shards:2",
+            "topology": {"overlay": "complete"},
+            **settings,
+        },
+    )
+
+
+USUAL, FAR = 2.5, 5.0
+"""Of `apart`: the peer with the strangest data is up to 1.7 from the mean in any round, just after it has trained."""
+
+
+@pytest.mark.fault("step")
+@pytest.mark.parametrize("window", [1000, pytest.param(50, marks=pytest.mark.slow)])
+def test_who_was_away_for_five_hundred_rounds_is_at_the_mean_within_fifty(window: int) -> None:
+    """It comes back with its own state, of then. The fifty are the five seconds that it takes to be a full member again; one
+    mix leaves a sixth of the way. Also where it is further behind than a step may be ahead."""
+    story = behind(at(4.0, "crash", 2, heal=58.0), step_window=window)
+    story.run(57.9)
+    hosts = story.federation.hosts
+    steps = [host.peer.step for host in hosts]
+    assert min(steps[:2] + steps[3:]) - steps[2] >= 500
+    assert apart(story, 2) > FAR
+    story.run(63.0)
+    assert hosts[0].peer.step <= steps[0] + 55 and abs(hosts[2].peer.step - hosts[0].peer.step) <= 1
+    assert apart(story, 2) < USUAL
+
+
+@pytest.mark.fault("step")
+def test_who_was_cut_off_and_went_on_alone_is_back_in_the_round_of_the_others_and_at_their_mean() -> None:
+    """It trains alone meanwhile, a round per deadline, so that it is behind, and has another model."""
+    story = behind({"at": 4.0, "kind": "partition", "groups": [[2]], "heal": 60.0})
+    story.run(59.9)
+    hosts = story.federation.hosts
+    steps = [host.peer.step for host in hosts]
+    assert min(steps[:2] + steps[3:]) > steps[2] + 100
+    assert apart(story, 2) > FAR
+    story.run(60.1)
+    took = story.agree_after(60.1, within=90.0)
+    story.run(60.1 + took + 15.0)
+    steps = [host.peer.step for host in hosts]
+    assert max(steps) - min(steps) <= 1 and apart(story, 2) < USUAL
+
+
+@pytest.mark.fault("long split")
+@pytest.mark.slow
+def test_one_that_was_cut_off_for_a_day_is_back_within_two_dials_and_mixes_with_the_others() -> None:
+    day = 24 * 3600.0
+    story = behind(
+        {"at": 100.0, "kind": "partition", "groups": [[2]], "heal": 100.0 + day},
+        peers=5,
+        step_s=500.0,
+        topology={"overlay": "complete", "timers": "edge"},
+    )
+    story.run(90.0 + day)
+    assert story.federation.founded is not None
+    assert sorted(len(story.federation.founded.live(host)) for host in story.on) == [1, 4, 4, 4, 4]
+    story.run(101.0 + day)
+    story.agree_after(101.0 + day, within=2 * 1.5 * 30.0 + 10.0)  # the others know one dead, it knows four: 30 s and 120 s
+    story.run(101.0 + day + 10 * 1000.0)
+    steps = [host.peer.step for host in story.federation.hosts]
+    assert max(steps) - min(steps) <= 1 and apart(story, 2) < USUAL

@@ -180,11 +180,6 @@ class DialRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class Strained:
-    """Something of our own machine went wrong: the loop lagged, memory is short. Our judgement of others is worth less."""
-
-
-@dataclass(frozen=True, slots=True)
 class Suspended:
     """This machine was asleep until now."""
 
@@ -211,7 +206,7 @@ class Amended:
     until: float
 
 
-OfMembership = DialRefused | Strained | Suspended | RegistryChanged | Revocation
+OfMembership = DialRefused | Suspended | RegistryChanged | Revocation
 """What only a peer with a membership makes something of."""
 Event = (
     Started

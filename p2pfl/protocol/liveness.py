@@ -33,7 +33,6 @@ from p2pfl.protocol.events import (
     Sealed,
     Started,
     StopRequested,
-    Strained,
     Suspended,
     ViewChanged,
 )
@@ -100,7 +99,7 @@ class Liveness:
                 return membership.link_down(now, peer)
             case DialRefused(peer):
                 return membership.dial_refused(now, peer)
-            case LearnFailed() | FoldsLost() | Strained():
+            case LearnFailed() | FoldsLost():
                 return membership.strained(now)
             case Suspended():
                 return membership.suspended(now)

@@ -166,7 +166,7 @@ class Membership:
         return self._settle(now)
 
     def strained(self, now: Instant) -> list[MembershipEffect]:
-        """Something of our own went wrong: a step failed, the loop lagged. We trust our judgement less."""
+        """A learning step of our own failed. We trust our judgement less."""
         self._wake(now)
         self._health.worse()
         return self._settle(now)

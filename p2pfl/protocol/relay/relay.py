@@ -39,7 +39,6 @@ from p2pfl.protocol.events import (
     Send,
     Started,
     StopRequested,
-    Strained,
     Suspended,
     ViewChanged,
 )
@@ -120,7 +119,7 @@ class Relay:
                 self._agreement.amend(charter, before, until)
             case Learned() | LearnFailed() | Folded() | FoldsLost() | Sealed() | Opened():
                 raise AssertionError("nobody asks a relay to compute")
-            case DeadlineReached() | DialRefused() | Strained() | Suspended() | RegistryChanged() | Revocation():
+            case DeadlineReached() | DialRefused() | Suspended() | RegistryChanged() | Revocation():
                 pass
             case _:
                 assert_never(event)
