@@ -67,7 +67,7 @@ def meet(ann: Ward, bob: Ward, but: str = "") -> str:
     return str(through)
 
 
-@pytest.mark.fault("revoked")
+@pytest.mark.fault("revoked", "dead relay")
 def test_two_nodes_that_only_dial_out_learn_together_through_one_relay_and_when_that_is_killed_through_the_other(
     wards: tuple[Ward, Ward, dict[str, Ward]], tmp_path: Path
 ) -> None:
@@ -94,7 +94,7 @@ def test_two_nodes_that_only_dial_out_learn_together_through_one_relay_and_when_
 
     relay.kill()
     assert meet(ann, bob, but=first) == other.name
-    until(lambda: ann.states()[first] == "dead", 20.0)
+    until(lambda: ann.states()[first] == "dead")
     relay.start()
     until(lambda: ann.states()[first] == bob.states()[first] == "alive")
 

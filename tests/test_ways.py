@@ -180,6 +180,7 @@ async def test_two_that_nobody_can_dial_meet_and_what_goes_between_them_is_count
         assert a.ways.bytes_in_all[0] == sum(a.links.bytes_sent.values()) > CHUNK
 
 
+@pytest.mark.fault("hostile relay")
 @on_loop
 async def test_a_relay_holds_no_byte_of_what_it_carries() -> None:
     async with place() as there:
@@ -218,6 +219,7 @@ async def test_small_messages_are_not_behind_large_ones_at_a_relay() -> None:
         assert there.carriers[0].forwarder.held <= 1 << 21
 
 
+@pytest.mark.fault("dead relay")
 @on_loop
 async def test_when_its_relay_is_gone_another_takes_over() -> None:
     async with place(relays=2) as there:
