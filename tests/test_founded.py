@@ -153,7 +153,7 @@ def wards(tmp_path: Path) -> Iterator[tuple[Ward, Ward, Ward]]:
         for ward in (ann, bob, cat):
             until(lambda ward=ward: ward.states() == dict.fromkeys(("ann", "bob", "cat"), "alive"))
             until(lambda ward=ward: len(ward.neighbors()) == 2)
-            until(lambda ward=ward: min(one["applied"] for one in ward.neighbors().values()) > 0)
+            until(lambda ward=ward: min((one["applied"] for one in ward.neighbors().values()), default=0) > 0)
         yield ann, bob, cat
 
 

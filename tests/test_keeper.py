@@ -1,6 +1,7 @@
 """The roster on the disk follows the one in memory: seldom, whole, and at once where an invite was used."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,41 @@ def test_a_disk_that_fails_is_told_of_and_tried_again(tmp_path: Path, papers: Pa
         keeper.close()
 
     asyncio.run(run())
+
+
+class Loop:
+    """A clock that the test moves, and whatever a thread asks for is done at once."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def time(self) -> float:
+        return self.now
+
+    def call_soon_threadsafe(self, act: Callable[..., None], *arguments: object) -> None:
+        act(*arguments)
+
+
+@pytest.mark.fault("crowds")
+def test_a_member_that_speaks_of_itself_all_the_time_wears_out_no_memory_card(tmp_path: Path, papers: Papers) -> None:
+    """Records alone are written once a minute; a credential or a revocation is on the disk after two seconds."""
+    loop, directory, writes = Loop(), NodeDirectory(tmp_path), 0
+    directory.write(directory.charter, papers.charters.to_bytes())
+    keeper = Keeper(loop, directory, papers, lambda text: None)  # type: ignore[arg-type]
+    before = b""
+    for second in range(600):
+        loop.now += 1.0
+        papers.roster.learn_record(ANN.record(NET.id, incarnation=1 + second), NOW)
+        keeper.look()
+        if keeper._under_way is not None:
+            keeper._under_way.result()
+        writes += (now := directory.roster.read_bytes()) != before
+        before = now
+    assert 10 <= writes <= 11
+    papers.roster.learn(NET.direct(BOB).data, BOB.record(NET.id).data, NOW)
+    loop.now += 2.0
+    keeper.look()
+    assert keeper._under_way is not None
+    keeper._under_way.result()
+    assert kept(directory) == {"ann", "bob"}
+    keeper.close()

@@ -9,6 +9,9 @@ from node.directory import NodeDirectory
 from node.disk import write_durably
 
 QUIET_S = 2.0  # between two writes: a join moves the records of several members one after the other
+RECORDS_S = 60.0
+"""Between two writes where only records changed: a member may speak of itself anew every second, for years, and would wear out
+everybody's memory card. What a crash takes of them neighbors say again."""
 
 
 class Keeper:
@@ -24,14 +27,16 @@ class Keeper:
         self._on_trouble = on_trouble
         self._disk = ThreadPoolExecutor(1, "papers")
         self._kept = -1, self._charters.current.data
-        self._not_before = 0.0
+        self._kept_papers = b""
+        self._written_at = -RECORDS_S
         self._under_way: Future[None] | None = None
 
     def look(self) -> None:
         """Called now and then: writes what changed, if the last time is long enough ago."""
-        now = self._loop.time()
-        if self._state != self._kept and now >= self._not_before:
-            self._not_before = now + QUIET_S
+        if self._state == self._kept:
+            return
+        since = self._loop.time() - self._written_at
+        if since >= RECORDS_S or (since >= QUIET_S and self._roster_papers != self._kept_papers):
             self._begin().add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._ended, done))
 
     def keep(self) -> bool:
@@ -50,8 +55,14 @@ class Keeper:
     def _state(self) -> tuple[int, bytes]:
         return self._roster.version, self._charters.current.data
 
+    @property
+    def _roster_papers(self) -> bytes:
+        """Names credentials, revocations and charter."""
+        return self._roster.digest + self._charters.current.data
+
     def _begin(self) -> "Future[None]":
         state, self._kept = self._kept, self._state
+        self._kept_papers, self._written_at = self._roster_papers, self._loop.time()
         roster = self._roster.to_bytes()
         charter = self._charters.to_bytes() if state[1] != self._kept[1] else None
         self._under_way = self._disk.submit(self._write, roster, charter)
@@ -66,5 +77,5 @@ class Keeper:
         try:
             done.result()
         except OSError as error:
-            self._kept = -1, b""
+            self._kept, self._kept_papers = (-1, b""), b""
             self._on_trouble(f"{self._directory.roster}: {error.strerror or error}")
