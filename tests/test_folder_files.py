@@ -10,10 +10,12 @@ from node import node_settings
 from node.admission import papers
 from node.admission.founding import found
 from node.admission.issuing import certificate_in
+from node.admission.office import Office
 from node.admission.terms import Terms
 from node.directory import NodeDirectory
 from node.node_settings import settings_of
-from p2pfl.failure import Failure
+from p2pfl.failure import ExitCode, Failure
+from p2pfl.protocol.admission.certificate import Role
 from p2pfl.settings import TaskSection
 
 READERS: dict[str, Callable[[NodeDirectory], object]] = {
@@ -26,12 +28,16 @@ READERS: dict[str, Callable[[NodeDirectory], object]] = {
 }
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> NodeDirectory:
-    place = NodeDirectory(tmp_path / "ann")
+def founded(folder: Path) -> NodeDirectory:
+    place = NodeDirectory(folder)
     terms = Terms(task=TaskSection(name="digits", model="softmax"))
     found("wards", "ann", place, terms, settings_of("test", listen="127.0.0.1:7780"), None)
     return place
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> NodeDirectory:
+    return founded(tmp_path / "ann")
 
 
 def pipe(path: Path) -> None:
@@ -64,3 +70,12 @@ def test_what_is_no_such_file_is_refused_at_once_and_not_waited_for(
         READERS[name](directory)
     assert str(place) in refused.value.message
     assert refused.value.hint
+
+
+def test_a_credential_out_of_another_folder_is_named_and_invites_nobody(directory: NodeDirectory, tmp_path: Path) -> None:
+    directory.credential.write_bytes(founded(tmp_path / "another").credential.read_bytes())
+    office = Office.open(directory, None, lambda: "")
+    with pytest.raises(Failure) as refused:
+        office.invite(3600.0, 1, Role.MEMBER)
+    assert (refused.value.code, refused.value.exit_code) == ("other_identity", ExitCode.IDENTITY)
+    assert str(directory.credential) in refused.value.message

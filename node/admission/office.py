@@ -151,7 +151,10 @@ class Office:
     def _doors(self) -> dict[str, bytes]:
         """Where a join door can be asked: this node's own, and where there is room, of the members heard of last."""
         roster = self.papers.roster
-        own = roster.records[papers.credential(self.directory).identity]
+        own = roster.records.get(papers.credential(self.directory).identity)
+        if own is None:
+            message = f"{self.directory.credential} is of a node that {plain(self.papers.name)} has never heard of."
+            raise Failure("other_identity", message, "Restore it from a copy.", ExitCode.IDENTITY)
         settings = node_settings.load(self.directory)
         others = [roster.records[peer] for peer in roster.members if peer != own.identity]
         others.sort(key=lambda record: record.wall, reverse=True)

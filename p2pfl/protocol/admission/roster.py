@@ -284,7 +284,12 @@ class Roster:
                 roster._attestations.is_whole = is_whole
         except RejectedFrame:
             message = f"{source} is no roster, or was cut off or changed."
-            raise Failure("roster_damaged", message, "Remove it and join again.", ExitCode.IDENTITY) from None
+            raise Failure(
+                "roster_damaged",
+                message,
+                "Restore it from a copy.",
+                ExitCode.IDENTITY,
+            ) from None
         roster.learn_all(((credential, b"") for credential in shown), revoked, wall)
         for record in said:
             try:
