@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +90,21 @@ def test_a_slot_that_does_not_exist_is_not_found() -> None:
     arena = Arena.create(update_bytes=1, count=1)
     with pytest.raises(IndexError):
         arena.slot(1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_slots_that_nobody_has_used_take_no_memory() -> None:
+    """A thousand slots of 100 MB. What is touched is what counts, to the page."""
+
+    def shared() -> int:
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss_Shmem:"))
+
+    before = shared()
+    arena = Arena.create(100_000_000, 1_000)
+    assert shared() == before
+    slot = arena.take()
+    slot.view[: 8 << 20] = bytes(8 << 20)
+    assert shared() - before == 8 << 20
+    arena.give_back(slot)
+    assert arena.take().index == slot.index  # the same pages again, and no fresh ones
