@@ -33,7 +33,7 @@ task = Task(model=Weights, data=data, evaluate=lambda module, inputs, targets: {
 """
 
 
-@pytest.mark.fault("reset")
+@pytest.mark.fault("broken transfers")
 @benched()
 async def test_an_update_that_is_cut_off_goes_on_at_the_missing_chunk(tmp_path: Path) -> None:
     """Sixteen chunks, and a reset of every connection after each fifth of them. Begun anew each time they would be three models
