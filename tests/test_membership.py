@@ -207,6 +207,26 @@ def test_who_loses_its_last_link_looks_for_others_within_two_seconds_though_it_l
     assert life._healing.due <= village.now + 1.5 * LAN.alone_s
 
 
+def test_the_dead_are_looked_for_until_their_credential_is_over_and_no_longer() -> None:
+    village = settled(6)
+    victim, *others = village.living
+    village.kill(victim, silently=True)
+    village.until(village.agree, within=60.0)
+
+    def dials(seconds: float) -> int:
+        for peer in others:
+            village.houses[peer].dials.clear()
+        village.run(seconds)
+        return sum(len(village.houses[peer].dials) for peer in others)
+
+    assert dials(300.0) >= 5  # everybody else is linked, so that all of them are to it
+    for peer in others:
+        del village.houses[peer].registry.members[victim]
+        village.call(peer, lambda life, peer=peer: life.registry_changed(village.instant(peer)))  # type: ignore[misc]
+    village.run(20.0)
+    assert dials(300.0) == 0
+
+
 @pytest.mark.fault("churn")
 def test_half_of_all_leave_and_as_many_join_every_minute() -> None:
     village = settled(16)
@@ -272,7 +292,9 @@ def test_who_is_told_that_its_machine_slept_greets_all_and_judges_nobody_for_the
     silent = village.life(sleeper).snapshot().watched[0]
     village.kill(silent, silently=True)
     village.run(1.0)
+    health = village.life(sleeper).snapshot().health
     village.call(sleeper, lambda life: life.suspended(village.instant(sleeper)))
+    assert village.life(sleeper).snapshot().health == health + 1
     house = village.houses[sleeper]
     assert set(house.greeted) == house.links
     _, longest = LAN.suspicion_s(8)
