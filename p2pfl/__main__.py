@@ -1,6 +1,7 @@
 """The `p2pfl` command: mounts the verbs of node, sim and topology, and is the one place that turns what went wrong into
 one line (or, under --json, one object) and an exit code."""
 
+import re
 import sys
 import tempfile
 import traceback
@@ -117,10 +118,15 @@ _USAGE: Any = typer.BadParameter.__mro__[2]  # ClickException, whether typer bri
 
 def _bug(error: Exception) -> Failure:
     with tempfile.NamedTemporaryFile("w", prefix="p2pfl-crash-", suffix=".txt", delete=False, encoding="utf-8") as file:
-        file.write(f"p2pfl {__version__}, Python {sys.version}\n{' '.join(sys.argv)}\n\n")
-        traceback.print_exception(error, file=file)
-    message = f"This is a bug in p2pfl: {type(error).__name__}: {error}."
+        file.write(f"p2pfl {__version__}, Python {sys.version}\n{_public(' '.join(sys.argv))}\n\n")
+        file.write(_public("".join(traceback.format_exception(error))))
+    message = _public(f"This is a bug in p2pfl: {type(error).__name__}: {error}.")
     return Failure("bug", message, f"Please report it with {file.name}", ExitCode.BUG)
+
+
+def _public(text: str) -> str:
+    """Without what makes an invite's line worth something: it is to be sent to people who are not invited."""
+    return re.sub(r"(p2pfl-invite-)[\w-]+", r"\1...", text)
 
 
 def _show(failure: Failure, as_json: bool) -> None:

@@ -124,6 +124,18 @@ def test_a_bug_is_one_line_and_leaves_its_traceback_in_a_file(verb, capsys, tmp_
     assert crash.stat().st_mode & 0o077 == 0
 
 
+def test_what_is_to_be_reported_holds_no_invite(verb, capsys, tmp_path, monkeypatch) -> None:
+    invite = "p2pfl-invite-1-mAHEBXdhcmRzxCAs07S8"
+    verb(f"def demo():\n    raise KeyError('{invite}')")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["p2pfl", "node", "join", invite])
+    assert main(["demo"]) == ExitCode.BUG
+    said = capsys.readouterr().err
+    reported = "".join(path.read_text() for path in tmp_path.glob("p2pfl-crash-*"))
+    assert "mAHEBXdhcmRz" not in said
+    assert "p2pfl node join p2pfl-invite-...\n" in reported and "KeyError: 'p2pfl-invite-...'" in reported
+
+
 @pytest.mark.fault("hostile names")
 def test_a_name_cannot_move_the_cursor(verb, capsys) -> None:
     verb("from p2pfl.failure import Failure\ndef demo():\n    raise Failure('x', 'No peer \\x1b[2J\\nroot:', 'Look\\rthere.')")
