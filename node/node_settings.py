@@ -94,7 +94,9 @@ def load(directory: NodeDirectory) -> NodeSettings:
     except FileNotFoundError:
         hint = "Make one: p2pfl network create NAME, or p2pfl node join INVITE."
         raise Failure("no_network", f"{directory.path}: no member of a network is here.", hint) from None
-    except (OSError, ValueError, RecursionError):
+    except OSError as error:
+        raise Failure("bad_settings", f"{path}: {error.strerror}.", "Look at its owner and mode.") from None
+    except (ValueError, RecursionError):
         raise Failure("bad_settings", f"{path}: not the settings of a node.", "Restore it from a copy.") from None
     return parse(NodeSettings, values, str(path))
 
