@@ -93,6 +93,20 @@ def test_where_nothing_is_learned_nothing_that_learns_need_be_installed(desk: De
     assert "torch" not in done.stdout and "certified" not in done.stdout and "node-b" in done.stdout
 
 
+IMPORTED = """
+import sys
+import node.network
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+
+
+def test_a_network_process_loads_nothing_that_takes_much_memory() -> None:
+    """What reads files of settings and computes belongs to whoever starts it, and to its trainer."""
+    done = subprocess.run([sys.executable, "-c", IMPORTED], env=environment(), capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "zmq" in loaded and not loaded & {"torch", "numpy", "networkx", "safetensors", "pydantic", "psutil", "rich", "typer"}
+
+
 # ---- behind NAT ----------------------------------------------------------------------------------------------------------
 
 
