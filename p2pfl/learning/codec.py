@@ -44,7 +44,7 @@ class Encode(Protocol):
 class Codec:
     """`encode(vector, memory, within) -> (payload, memory)`, where all of the vector is known to be `within` of 0;
     `decode(payload, memory, dimension, max_abs) -> (vector, memory)`, which raises `Refused`; `payload_bytes(dimension)` is the
-    exact length of every payload.
+    exact length of every payload; `convert(octets)` decodes what `decode` has found right.
 
     value_bytes: of each value, encoded by itself, so that a part of a payload is the payload of a part. largest: over which
     `encode` refuses a value. is_exact: what is decoded is what was encoded, to the bit.
@@ -53,6 +53,7 @@ class Codec:
     encode: Encode
     decode: Callable[[object, Memory, int, float], tuple[Vector, Memory]]
     payload_bytes: Callable[[int], int]
+    convert: Callable[[memoryview], Vector]
     value_bytes: int
     largest: float
     is_exact: bool
@@ -88,16 +89,19 @@ def _plain(wire: np.dtype[np.floating]) -> Codec:
         return _converted(vector, wire).view(np.uint8), memory
 
     def decode(payload: object, memory: Memory, dimension: int, max_abs: float) -> tuple[Vector, Memory]:
-        octets = np.frombuffer(payload, dtype=np.uint8)  # type: ignore[call-overload]
-        if octets.size != dimension * wire.itemsize:
+        octets = memoryview(payload).cast("B")  # type: ignore[arg-type]
+        if len(octets) != dimension * wire.itemsize:
             raise Refused("wrong_length")
-        vector = _converted(octets.view(wire), np.dtype(np.float32))
+        vector = convert(octets)
         if not is_within(vector, max_abs):
             raise Refused("too_large" if np.isfinite(largest_magnitude(vector)) else "non_finite")
         return vector, memory
 
+    def convert(octets: memoryview) -> Vector:
+        return _converted(np.frombuffer(octets, dtype=wire), np.dtype(np.float32))
+
     is_exact = wire.itemsize == np.dtype(np.float32).itemsize
-    return Codec(encode, decode, lambda dimension: dimension * wire.itemsize, wire.itemsize, largest, is_exact)
+    return Codec(encode, decode, lambda dimension: dimension * wire.itemsize, convert, wire.itemsize, largest, is_exact)
 
 
 def _converted(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

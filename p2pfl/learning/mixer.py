@@ -6,7 +6,6 @@ decides: that of ids where all are mixed at once, that in which they came where 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any, Protocol
 
 import numpy as np
@@ -80,8 +79,7 @@ class Mixer:
         into = Folding(_copied(vector, spare)) if folding is None else folding
         for values, octets in blocks:
             own = vector[values]
-            row = self._codec.decode(octets, memory, own.size, inf)[0]
-            self._add(into.mixed[values], self._as_sent(own, memory), row, weight)
+            self._add(into.mixed[values], self._as_sent(own, memory), self._codec.convert(octets), weight)
         return Folding(into.mixed, (*into.senders, sender))
 
     def mix(
