@@ -96,10 +96,6 @@ class World:
     evaluate_every: int = 1
     overlay: Overlay | None = None
 
-    def is_measured(self, row: int) -> bool:
-        """Whether this row of the accuracy is wanted."""
-        return row % self.evaluate_every == 0 or row == self.rounds
-
     def rows(self, round: int) -> Sequence[Mapping[int, float]]:
         """The weights of a round."""
         return self.weights if self.schedule is None else self.schedule.rows(round)

@@ -1,4 +1,5 @@
-"""What the holder of the root key, or an issuer, does: invite, sign, revoke. In the folder of a node, whether that runs or not.
+"""What the holder of the root key does: invite, sign, revoke, amend, attest; an issuer the first three. In the folder of a
+node, whether that runs or not.
 
 A running node's roster is its own to write, so that what is signed here is handed to it; of one that does not run, the file is
 changed.

@@ -55,7 +55,7 @@ class Links:
     ) -> None:
         """`members` may change, as long as `members_changed` is told. `keys_of` a member are the transport keys with which it
         may call, the newest first, at most two; without it, the one in `members`. `addresses_of` a member, or of ourselves, are
-        what its own record states, at most three; without it, the one in `members`, which an operator vouches for.
+        what its own record states, at most three; without it, the one in `members`.
         `on_stranger` hears, in words and seldom, of who was refused at the gate; `on_dial_refused` of every dial at which the
         member's machine said that nobody listens there; `on_called` of every link that a member has dialled to us.
         `dials_loopback`: whether loopback addresses that others state are dialled; without it, if we can be met at one."""
@@ -291,7 +291,7 @@ class Links:
         return Contact(member.name, stated[:ADDRESSES_MAX], keys)
 
     def _judge_loopback(self) -> None:
-        """Where an operator lists the members, the addresses are the operator's word; a record's are its subject's."""
+        """An address in `members` is the word of whoever made the network; a record's is its subject's."""
         if self._dials_loopback is not None:
             self._dialling.is_on_loopback = self._dials_loopback
             return

@@ -14,13 +14,6 @@ class Notifier:
         if self._socket is not None:
             self._socket.setblocking(False)
 
-    @property
-    def watchdog_s(self) -> float | None:
-        """How often at least it wants to hear that we live; None where it doesn't."""
-        of_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        period = os.environ.get("WATCHDOG_USEC", "")
-        return int(period) / 1e6 if of_us and period.isdecimal() and self._socket is not None else None
-
     def tell(self, **states: str | int) -> None:
         """For example `READY=1, STATUS="round 7"`. Nothing is said if systemd does not take it now: this comes again."""
         if self._socket is None:

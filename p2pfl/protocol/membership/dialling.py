@@ -23,9 +23,6 @@ class Dialling:
         """A link to this member for a while."""
         self._until[peer] = max(until, self._until.get(peer, until))
 
-    def is_borrowed(self, peer: PeerId) -> bool:
-        return peer in self._until
-
     def changes(self, now: float) -> Iterable[MembershipEffect]:
         """Dials and hang-ups that make what was asked for what is wanted now."""
         self._until = {peer: until for peer, until in self._until.items() if until > now}
