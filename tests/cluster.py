@@ -136,13 +136,14 @@ class Cluster:
         task: Mapping[str, Any] = TINY,
         updates: bool = False,
         open_links: bool = False,
+        folds: bool = False,
         differs: Mapping[int, Mapping[str, Any]] | None = None,
         **sections: Any,
     ) -> None:
-        """`differs` is what a node is told otherwise than the rest: sections of its trainer. `updates` and `open_links`: as the
-        options of `watched`."""
+        """`differs` is what a node is told otherwise than the rest: sections of its trainer. `updates`, `open_links`, `folds`:
+        as the options of `watched`."""
         self.directory = directory
-        self._options = json.dumps({"patience": _fields(patience), "updates": updates, "open": open_links})
+        self._options = json.dumps({"patience": _fields(patience), "updates": updates, "open": open_links, "folds": folds})
         self._differs = differs or {}
         self._pace_s = pace_s
         self.network = local_network(

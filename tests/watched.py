@@ -3,7 +3,8 @@
 It is `node.network` itself, with other waits, and with a peer that writes down what it does, before any of it is carried out:
 a line is in the file before the message can be on the wire, and SIGKILL takes no line back. What the lines mean: `history.py`.
 Options, in JSON: `patience`, the fields of that; `updates`, whether every update goes to a file beside the history, unsealed;
-`open`, whether links are not encrypted, which nothing but this can do to a node.
+`open`, whether links are not encrypted, which nothing but this can do to a node; `folds`, whether it has no memory for updates
+of all neighbors at once, however small.
 """
 
 import functools
@@ -23,9 +24,22 @@ from node.transport import link, listener
 from node.transport.links import Links
 from node.transport.sockets import Patience, TransportKeys
 from node.transport.zap import user_id
-from p2pfl.protocol import wire
+from p2pfl.protocol import room, wire
 from p2pfl.protocol.boot import Boot
-from p2pfl.protocol.events import Effect, Event, Finished, Instant, Learned, LinkDown, LinkUp, PeerId, Persist, Rejected, Send
+from p2pfl.protocol.events import (
+    Effect,
+    Event,
+    Finished,
+    Fold,
+    Instant,
+    Learned,
+    LinkDown,
+    LinkUp,
+    PeerId,
+    Persist,
+    Rejected,
+    Send,
+)
 from p2pfl.protocol.peer import Peer
 
 
@@ -73,6 +87,8 @@ class WatchedPeer(Peer):
                 self._note("sent", to=to.hex()[:16], epoch=header.boot_epoch, seq=header.seq, step=header.step, mark=mark)
             case Rejected(reason, blame):
                 self._note("rejected", reason=reason.value, blame=blame.hex()[:16])
+            case Fold(step=step, sender=sender):
+                self._note("fold", frm=sender.hex()[:16], step=step)
             case Persist(step=step):
                 self._note("persist", step=step)
             case Finished(step):
@@ -81,7 +97,7 @@ class WatchedPeer(Peer):
     def _note_books(self) -> None:
         held = Counter(update.sender for update in self.inbox.slots)
         if self._learn is not None:
-            held.update(update.sender for update in self._learn.arrived)
+            held.update(update.sender for update in self._learn.mixes)
         for peer in {*self.ledger.pairs, *self._got}:
             pair = self.ledger.of(peer)
             counts = (pair.sent, self._got[peer], pair.applied, pair.rejected, pair.superseded, pair.lost, held[peer])
@@ -124,6 +140,8 @@ def main() -> int:
     updates = os.open(history + ".updates", flags, 0o600) if options["updates"] else -1
     if options["open"]:
         open_links()
+    if options["folds"]:
+        room.ARRIVING_BYTES = 0
     gossiping.Peer = functools.partial(WatchedPeer, written, updates)  # type: ignore[misc, assignment]
     ground.Links = functools.partial(Links, patience=Patience(**options["patience"]))  # type: ignore[misc, assignment]
     return network.main(from_fd(fd))
