@@ -16,7 +16,7 @@ from node.training.trainer_process import TrainerDied, TrainerProcess
 from node.transport.links import Links
 from node.transport.ways import Ways
 from node.upkeep.work import Learning
-from p2pfl.protocol.boot import Boot
+from p2pfl.protocol.boot import BOOT_ID_BYTES, Boot
 from p2pfl.protocol.charter import Charter
 from p2pfl.protocol.envelope import sealed_bytes
 from p2pfl.protocol.events import Rejected
@@ -24,8 +24,6 @@ from p2pfl.protocol.peer import Peer
 from p2pfl.protocol.randomness import Choices
 from p2pfl.protocol.room import Allotment, allotment
 from p2pfl.protocol.wire import INLINE_MAX
-
-BOOT_ID_BYTES = 16
 
 
 async def gossiping(ground: Ground, links: Links | Ways, stack: AsyncExitStack, say: Say, end: End) -> LivePeer:

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from p2pfl.failure import Failure
+from p2pfl.protocol.admission.admissions import MEMBERS_MAX
 from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.round import Plan, RoundPlan, round_plan
 from topology.errors import TopologyError
 from topology.overlay import overlay, round_links, watched
 
-MEMBERS_MAX = 1024  # all of whom are neighbors where the graph is complete
 FINGERS_MAX = 64  # of the exponential graph among so many, in and out
 _NOTHING = RoundPlan((), {})
 ROUNDS_KEPT = 8  # a peer asks several times in a round, and an epidemic hashes for everybody
@@ -80,4 +80,5 @@ def _graph(topology: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def _most(kind: str, degree: int) -> int:
+    """Where the graph is complete, all whom a network lets in."""
     return {"ring": 2, "random_regular": degree + 1, "exponential": FINGERS_MAX}.get(kind, MEMBERS_MAX)

@@ -3,13 +3,12 @@
 from contextlib import AsyncExitStack
 
 from node.entropy import SystemEntropy, instant
-from node.gossiping import BOOT_ID_BYTES
 from node.ground import Ground
 from node.live_relay import LiveRelay
 from node.others import End
 from node.transport.links import Links
 from node.upkeep.work import Relaying
-from p2pfl.protocol.boot import Boot
+from p2pfl.protocol.boot import BOOT_ID_BYTES, Boot
 from p2pfl.protocol.relay.forwarder import Forwarder
 from p2pfl.protocol.relay.relay import Relay
 

@@ -17,11 +17,10 @@ from p2pfl.protocol.admission.record import Record, state
 from p2pfl.protocol.admission.roster import Roster
 from p2pfl.protocol.admission.signed_charter import Charters, SignedCharter, sign_charter
 from p2pfl.protocol.admission.statement import KEY_BYTES, public_key, signer
+from p2pfl.protocol.boot import BOOT_ID_BYTES
 from p2pfl.protocol.charter import Charter, Member, network_id
 from p2pfl.protocol.errors import RejectedFrame
 from p2pfl.protocol.identity import Identity
-
-BOOT_ID_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ from typing import Any
 
 from node import node_settings
 from node.admission import papers
-from node.admission.founding import BOOT_ID_BYTES
 from node.admission.inquiry import ask_at_once
 from node.directory import NodeDirectory
 from node.entropy import SystemEntropy
@@ -14,6 +13,7 @@ from node.moment import believed_time
 from node.transport.sockets import TransportKeys
 from p2pfl.protocol.admission.record import Record, state
 from p2pfl.protocol.admission.statement import signer
+from p2pfl.protocol.boot import BOOT_ID_BYTES
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.identity import SECRET_BYTES, Identity
 

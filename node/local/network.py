@@ -75,8 +75,8 @@ def local_network(names: Sequence[str], name: str, **sections: Any) -> LocalNetw
     terms = parse(LocalTerms, sections, name)
     identities = tuple(Identity.generate(SystemEntropy()) for _ in names)
     members = tuple(
-        Member(identity.peer_id, name, f"127.0.0.1:{port}", identity.transport_key, identity.seal_key)
-        for name, identity, port in zip(names, identities, free_ports(len(names)), strict=True)
+        Member(identity.peer_id, called, f"127.0.0.1:{port}", identity.transport_key, identity.seal_key)
+        for called, identity, port in zip(names, identities, free_ports(len(names)), strict=True)
     )
     return LocalNetwork(name, terms, identities, members, _neighborhoods(name, terms, [member.id for member in members]))
 

@@ -16,7 +16,7 @@ ANNOUNCEMENT_BYTES = len(_MAGIC) + 1 + TOKEN_BYTES
 _PER_S, _AT_ONCE = 2.0, 64.0
 """Announcements of one member. A link takes two, and who redials waits longer each time, up to seconds; but whoever announces
 without dialling could have us greet it, and offer it our update, as often as it likes."""
-_MEMBERS_MAX = 2048
+_MEMBERS_MAX = 2048  # twice as many as a network lets in
 _GIVEN_BYTES = 5  # a routing id that libzmq made up: a zero, then a counter that began anywhere
 
 

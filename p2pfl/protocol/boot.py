@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+BOOT_ID_BYTES = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Boot:
