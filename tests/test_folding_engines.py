@@ -9,7 +9,8 @@ import torch
 from p2pfl.protocol import room
 from sim.batch import run_batch
 from sim.events import EventsOutcome, run_events
-from sim.world import World
+from sim.scenario import Scenario
+from sim.world import World, world_of
 from tests.test_random_faults import storm
 from tests.worlds import world
 
@@ -74,3 +75,38 @@ def test_updates_that_are_refused_when_folded_are_counted_and_leave_the_models_f
     refused = [sum(counts.values()) for counts in outcome.rejected]
     assert kinds["Fold"] and np.isfinite(outcome.parameters).all()
     assert sum(refused) > 0 and set().union(*outcome.rejected) == {"too_large"}
+
+
+@pytest.mark.fault("churn")
+def test_the_weights_of_one_mix_are_those_of_one_plan_while_members_come_and_go() -> None:
+    """The plan changes in the middle of rounds. Weights of two plans together could be more than 1, and one's own negative."""
+    sums: Counter[object] = Counter()
+    most = 0.0
+
+    def look(line: dict[str, object]) -> None:
+        nonlocal most
+        for effect in line["effects"]:  # type: ignore[attr-defined]
+            if effect["kind"] == "Fold":
+                sums[line["peer"]] += effect["weight"]
+                most = max(most, sums[line["peer"]])
+            elif effect["kind"] == "Learn":  # a mix begins, or, with nothing in it, a life
+                sums[line["peer"]] = 0
+                mixed = {update["sender"] for update in (*effect["arrived"], *effect["folded"])}
+                assert mixed <= effect["weights"].keys()
+                assert sum(effect["weights"].values()) == pytest.approx(1.0)
+
+    scenario = Scenario(
+        peers=12,
+        rounds=12,
+        model="softmax",
+        local_steps=1,
+        topology={"overlay": "random_regular", "degree": 4},
+        gossip={"ceiling_s": 4.0, "gather_s": 2.0, "floor_s": 0.5},
+        network={"latency": "lognormal:0.02,1.0", "crypto": "accounted"},
+        compute={"step_s": "lognormal:0.5,0.5"},
+        churn={"rate": 0.3, "mean_session_s": 8.0, "leave": "crash"},
+        alone=False,
+    )
+    outcome = run_events(world_of(scenario), on_trace=look)
+    assert 0.5 < most <= 1.0
+    assert np.isfinite(outcome.parameters).all()
