@@ -49,7 +49,7 @@ LIMITS = [
         "new records of one member that are taken at once; then one per probe interval, the others later",
     ),
     (post, "QUESTION_BYTES", "bytes of what a neighbor may pull, that every question of it costs"),
-    (probe, "RELAYS_PER_ORIGIN", "probes that a helper runs for one member at a time"),
+    (probe, "ERRANDS_PER_ORIGIN", "probes that a helper runs for one member at a time"),
     (relay_wire, "PIECE_BYTES", "bytes of a piece of a tunnel before it is sealed"),
     (relay_wire, "HEAD_MAX", "bytes of a tunnel's first frame"),
     (session, "WINDOW", "bulk pieces of a tunnel under way at most, in one direction"),

@@ -14,8 +14,8 @@ from p2pfl.protocol.membership.rules import MembershipRules
 from p2pfl.protocol.randomness import Choices
 
 TICKETS_MAX = 256  # recent probes whose late answers still tell how long the way is
-RELAYS_MAX = 256  # probes that are run for others at a time
-RELAYS_PER_ORIGIN = 16
+ERRANDS_MAX = 256  # probes that are run for others at a time
+ERRANDS_PER_ORIGIN = 16
 RTT_MAX_S = 30.0  # beyond it a way is not slow but broken
 
 
@@ -140,7 +140,7 @@ class Probes:
 
 
 @dataclass(frozen=True, slots=True)
-class Relay:
+class Errand:
     """A probe that is run for `origin`."""
 
     origin: PeerId
@@ -148,35 +148,35 @@ class Relay:
     nack_at: float
 
 
-class Relays:
+class Errands:
     """The probes that one runs for others. Bounded in all, and per origin, so that nobody can use them up."""
 
     def __init__(self) -> None:
-        self._relays: dict[bytes, Relay] = {}
+        self._errands: dict[bytes, Errand] = {}
 
     @property
     def deadline(self) -> float:
         """When the next nack is owed."""
-        return min((relay.nack_at for relay in self._relays.values()), default=float("inf"))
+        return min((errand.nack_at for errand in self._errands.values()), default=float("inf"))
 
-    def add(self, ticket: bytes, relay: Relay) -> bool:
+    def add(self, ticket: bytes, errand: Errand) -> bool:
         """False where there is no room for more."""
-        mine = sum(other.origin == relay.origin for other in self._relays.values())
-        if len(self._relays) >= RELAYS_MAX or mine >= RELAYS_PER_ORIGIN or ticket in self._relays:
+        mine = sum(other.origin == errand.origin for other in self._errands.values())
+        if len(self._errands) >= ERRANDS_MAX or mine >= ERRANDS_PER_ORIGIN or ticket in self._errands:
             return False
-        self._relays[ticket] = relay
+        self._errands[ticket] = errand
         return True
 
-    def answered(self, target: PeerId, ticket: bytes) -> Relay | None:
+    def answered(self, target: PeerId, ticket: bytes) -> Errand | None:
         """Whom to pass this answer on to."""
-        relay = self._relays.get(ticket)
-        if relay is None or relay.target != target:
+        errand = self._errands.get(ticket)
+        if errand is None or errand.target != target:
             return None
-        return self._relays.pop(ticket)
+        return self._errands.pop(ticket)
 
-    def overdue(self, now: float) -> list[tuple[bytes, Relay]]:
+    def overdue(self, now: float) -> list[tuple[bytes, Errand]]:
         """Those whose target was silent."""
-        late = [(ticket, relay) for ticket, relay in self._relays.items() if relay.nack_at <= now]
+        late = [(ticket, errand) for ticket, errand in self._errands.items() if errand.nack_at <= now]
         for ticket, _ in late:
-            del self._relays[ticket]
+            del self._errands[ticket]
         return late

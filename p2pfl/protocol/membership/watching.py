@@ -7,7 +7,7 @@ from p2pfl.protocol.membership.dialling import Dialling
 from p2pfl.protocol.membership.gossip_wire import Ack, Nack, Ping, PingRequest
 from p2pfl.protocol.membership.health import Health
 from p2pfl.protocol.membership.post import Post
-from p2pfl.protocol.membership.probe import Probe, Probes, Relay, Relays, Turn
+from p2pfl.protocol.membership.probe import Errand, Errands, Probe, Probes, Turn
 from p2pfl.protocol.membership.standing import SWIM_CONTEXT, answer_digest
 from p2pfl.protocol.randomness import Choices
 
@@ -23,12 +23,12 @@ class Watching:
         self._census, self._health, self._post, self._dialling = census, health, post, dialling
         self._rules, self._choices = census.rules, choices
         self.probes = Probes(census.rules, health, boot_id, choices)
-        self._relays = Relays()
+        self._errands = Errands()
         self._detours: dict[PeerId, int] = {}
 
     @property
     def deadline(self) -> float:
-        return min(self.probes.deadline, self._relays.deadline)
+        return min(self.probes.deadline, self._errands.deadline)
 
     def neighbors_are(self, neighbors: tuple[PeerId, ...], now: float) -> None:
         """From now on watch these."""
@@ -43,9 +43,9 @@ class Watching:
 
     def answered(self, now: float, hop: PeerId, ticket: bytes, signature: bytes) -> None:
         """An answer for us, or one to pass on. Raises `RejectedFrame` for one that a helper made up."""
-        relay = self._relays.answered(hop, ticket)
-        if relay is not None:
-            self._post.send(relay.origin, Ack(ticket, signature, self._riding(now, relay.origin)))
+        errand = self._errands.answered(hop, ticket)
+        if errand is not None:
+            self._post.send(errand.origin, Ack(ticket, signature, self._riding(now, errand.origin)))
         elif not signature:
             if self.probes.answered(hop, ticket, now):
                 self._detours.pop(hop, None)
@@ -59,10 +59,10 @@ class Watching:
     def requested(self, now: float, hop: PeerId, ticket: bytes, target: PeerId) -> None:
         """Be a helper: one ping for one request, so that nobody can make us send more than it sends. A ticket begins with its
         asker's boot id; who took somebody else's would have that one's request refused."""
-        relay = Relay(hop, target, now + self._rules.probe_timeout_s)
+        errand = Errand(hop, target, now + self._rules.probe_timeout_s)
         asker = self._census.registry.records.get(hop)
         is_own = asker is not None and ticket.startswith(asker.boot_id)
-        if is_own and target in self._dialling.links and target != hop and self._relays.add(ticket, relay):
+        if is_own and target in self._dialling.links and target != hop and self._errands.add(ticket, errand):
             self._post.send(target, Ping(ticket, hop, self._riding(now, target)))
         else:
             self._post.send(hop, Nack(ticket, self._riding(now, hop)))
@@ -80,8 +80,8 @@ class Watching:
 
     def turn(self, now: Instant, may_judge: bool) -> None:
         """Everything that is due: pings, requests, nacks and the ends of probes."""
-        for ticket, relay in self._relays.overdue(now.monotonic):
-            self._post.send(relay.origin, Nack(ticket, self._riding(now.monotonic, relay.origin)))
+        for ticket, errand in self._errands.overdue(now.monotonic):
+            self._post.send(errand.origin, Nack(ticket, self._riding(now.monotonic, errand.origin)))
         for turn, probe in self.probes.turns(now.monotonic, self._dialling.links):
             if turn is Turn.PING:
                 self._post.send(probe.target, Ping(probe.ticket, b"", self._riding(now.monotonic, probe.target)))
