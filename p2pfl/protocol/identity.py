@@ -8,6 +8,7 @@ How they rest on a disk is `keyfile`; the magic is "p2pfl-id".
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from nacl import bindings
 from nacl.exceptions import CryptoError
@@ -76,6 +77,13 @@ class Identity:
 def is_sealed(data: bytes, source: str = "the identity") -> bool:
     """Whether a passphrase is needed. Raises `Failure` where this is no identity at all."""
     return FILE.is_sealed(data, source)
+
+
+class Oath(Protocol):
+    """Signs as ourselves, and checks members' signatures: what tunnels and memberships need of a `Keyring`."""
+
+    def sign(self, context: bytes, digest: bytes) -> bytes: ...
+    def verify(self, signer: PeerId, context: bytes, digest: bytes, signature: bytes) -> bool: ...
 
 
 class Keyring:

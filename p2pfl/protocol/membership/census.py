@@ -13,6 +13,7 @@ from p2pfl.protocol.admission.record import Record
 from p2pfl.protocol.charter import Member
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import Instant, PeerId
+from p2pfl.protocol.identity import Oath
 from p2pfl.protocol.membership.gossip_wire import Introduction, encode_item
 from p2pfl.protocol.membership.rules import MembershipRules
 from p2pfl.protocol.membership.rumors import Rumors
@@ -35,13 +36,6 @@ class Registry(Protocol):
     def revoke(self, revocation: bytes, wall: float) -> bool: ...
     @property
     def revocations(self) -> tuple[bytes, ...]: ...
-
-
-class Oath(Protocol):
-    """Signs as ourselves, and checks members' signatures: `identity.Keyring`."""
-
-    def sign(self, context: bytes, digest: bytes) -> bytes: ...
-    def verify(self, signer: PeerId, context: bytes, digest: bytes, signature: bytes) -> bool: ...
 
 
 Watch = Callable[[Sequence[PeerId], PeerId], Sequence[PeerId]]

@@ -15,8 +15,9 @@ from p2pfl.protocol.admission.record import NEIGHBORS_MAX, Record
 from p2pfl.protocol.boot import Boot
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import Greet, Instant, MembershipEffect, PeerId, ViewChanged
+from p2pfl.protocol.identity import Oath
 from p2pfl.protocol.membership import gossip_wire, push_pull
-from p2pfl.protocol.membership.census import Census, Oath, Registry, Watch
+from p2pfl.protocol.membership.census import Census, Registry, Watch
 from p2pfl.protocol.membership.dialling import Dialling
 from p2pfl.protocol.membership.gossip_wire import (
     Ack,

@@ -13,10 +13,11 @@ so that a stranger's old knock, played again, ends nothing.
 from collections import deque
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import Dial, FrameReceived, HangUp, LinkDown, LinkUp, PeerId, Rejected, Send
+from p2pfl.protocol.identity import Oath
 from p2pfl.protocol.randomness import Choices, Entropy
 from p2pfl.protocol.relay.handshake import TUNNEL_CONTEXT, Ephemeral, answer_digest, knock_digest, session_keys
 from p2pfl.protocol.relay.relay_wire import Answer, Carried, Knock, Taken, Wake, encode
@@ -34,13 +35,6 @@ ASK_S = 2.0  # until an open tunnel in which nobody answers is given up, where s
 
 Outcome = LinkUp | LinkDown | FrameReceived | Dial | HangUp | Send | Rejected
 """What follows. The first three are for the peer, the others for whoever carries out effects."""
-
-
-class Oath(Protocol):
-    """Signs as ourselves, and checks members' signatures: `identity.Keyring`."""
-
-    def sign(self, context: bytes, digest: bytes) -> bytes: ...
-    def verify(self, signer: PeerId, context: bytes, digest: bytes, signature: bytes) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ from p2pfl.protocol.allowance import Allowance, Allowances
 from p2pfl.protocol.bucket import Buckets
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import Dial, FrameReceived, HangUp, LinkDown, LinkUp, PeerId, Rejected, Send
+from p2pfl.protocol.identity import Oath
 from p2pfl.protocol.randomness import Choices, Entropy
 from p2pfl.protocol.relay import relay_wire
 from p2pfl.protocol.relay.meeting import HOMES, homes, meeting_order
 from p2pfl.protocol.relay.relay_wire import Answer, Carried, Knock, NotReachable, Taken, Wake
-from p2pfl.protocol.relay.tunnel import Oath, Outcome, Party, Tunnel
+from p2pfl.protocol.relay.tunnel import Outcome, Party, Tunnel
 
 STRANGE_MAX = 32  # tunnels that only the other end needs
 KNOCKS_PER_S, KNOCKS_AT_ONCE = 0.5, 5.0  # that are answered, of one member over one relay: an answer costs three signatures
