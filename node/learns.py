@@ -80,10 +80,11 @@ class Learns:
                 self._folds_lost(reason)
 
     def trainer_died(self, reason: str) -> None:
-        """What it was doing is lost; the next is ordered of another one."""
+        """What it was doing is lost; the next is ordered of another one. That may be at once: what the peer folds when it hears
+        of a Learn that failed waits for the next trainer already."""
         if self._learn is not None and self._outgoing_slot is not None:
             self._learn_failed(self._learn.step, reason)
-        if self._has_folded:
+        elif self._has_folded:
             self._folds_lost(reason)
 
     def close(self) -> None:

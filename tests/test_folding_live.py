@@ -2,12 +2,13 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests import history
-from tests.cluster import Cluster, benched
+from tests.cluster import BRISK, Cluster, benched
 
 pytestmark = pytest.mark.net
 
@@ -27,9 +28,11 @@ async def test_nodes_that_fold_apply_everything_that_was_sent(tmp_path: Path) ->
 @pytest.mark.fault("trainer")
 @benched()
 async def test_a_trainer_that_dies_with_what_was_folded_costs_that_and_the_node_goes_on(tmp_path: Path) -> None:
-    """One neighbor stands still, so that the sum is there, and waits, when its trainer is killed."""
+    """One neighbor stands still, and its link is not given up for long, so that the sum waits for it when its trainer is
+    killed."""
+    patient = replace(BRISK, heartbeat_s=5.0)
     gossip = {"floor_s": 4.0, "ceiling_s": 4.0, "gather_s": 8.0, "checkpoint_s": 0.2}
-    async with Cluster(3, tmp_path, topology="complete", gossip=gossip, folds=True) as cluster:
+    async with Cluster(3, tmp_path, topology="complete", gossip=gossip, patience=patient, folds=True) as cluster:
         node, _, idler = cluster.nodes
 
         def holds_a_sum() -> bool:
