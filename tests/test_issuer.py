@@ -74,7 +74,7 @@ def test_only_the_root_makes_issuers_and_its_answer_is_of_its_network() -> None:
         with pytest.raises(Failure) as failed:
             IssuerLine.parse(str(line))
         assert (failed.value.code, failed.value.exit_code) == ("bad_issuer", ExitCode.IDENTITY)
-    with pytest.raises(Failure, match="at most"):
+    with pytest.raises(Failure, match="up to"):
         delegated(NET.root, NET.name, APPLIED, NOW, ISSUER_DAYS_MAX + 1, 1)
 
 

@@ -1,8 +1,5 @@
 """The plan of a round, the adaptive deadline, and merging by age."""
 
-import re
-from pathlib import Path
-
 import pytest
 
 from p2pfl.protocol.charter import GossipRules
@@ -69,15 +66,6 @@ def test_two_models_that_never_trained_meet_halfway() -> None:
     weights, age = age_weights(A, 0, {B: 0}, cap=10)
     assert weights == {A: 0.5, B: 0.5}
     assert age == 0
-
-
-def test_the_documented_defaults_are_those_of_the_rules() -> None:
-    doc = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text()
-    timers = doc[doc.index("## Timers") : doc.index("## Ending")]
-    documented = re.findall(r"`(\w+)` ([\d.]+)", timers)
-    assert {name for name, _ in documented} >= {"gather_s", "floor_s", "ceiling_s", "deviations", "period_s", "checkpoint_s"}
-    for name, value in documented:
-        assert getattr(GossipRules(), name) == float(value)
 
 
 def test_early_updates_say_how_much_neighbors_differ() -> None:
