@@ -1,11 +1,12 @@
 """A transfer that is cut off again and again, between real processes: what has arrived never travels a second time."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests import history
-from tests.cluster import Cluster, benched
+from tests.cluster import BRISK, Cluster, benched
 
 pytestmark = pytest.mark.net
 
@@ -37,11 +38,13 @@ task = Task(model=Weights, data=data, evaluate=lambda module, inputs, targets: {
 async def test_an_update_that_is_cut_off_goes_on_at_the_missing_chunk(tmp_path: Path) -> None:
     """Sixteen chunks, and no connection that carries more than a quarter of them: begun anew each time they would never be
     there. All that crosses, from A to B over whichever of their links, is less than one and a half models. What B sends is
-    slower, so that A waits in its round until the end."""
+    slower, so that A waits in its round until the end; and B, whose round is over first, stays while it has a link to A, which no
+    stall of this machine may cost it."""
     (tmp_path / "weights.py").write_text(TASK)
     gossip = {"ceiling_s": 60.0, "gather_s": 60.0, "checkpoint_s": 1e6}
     task = {"name": str(tmp_path / "weights.py")}
-    bench = Cluster(2, tmp_path, rounds=1, gossip=gossip, task=task, training={"local_steps": 0})
+    patient = replace(BRISK, heartbeat_s=5.0)
+    bench = Cluster(2, tmp_path, rounds=1, gossip=gossip, task=task, training={"local_steps": 0}, patience=patient)
     a, b = bench.nodes
     ways = (b.proxy.toward(a.name), a.proxy.back(b.name))
     for way in ways:
