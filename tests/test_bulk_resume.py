@@ -38,8 +38,8 @@ task = Task(model=Weights, data=data, evaluate=lambda module, inputs, targets: {
 async def test_an_update_that_is_cut_off_goes_on_at_the_missing_chunk(tmp_path: Path) -> None:
     """Sixteen chunks, and no connection that carries more than a quarter of them: begun anew each time they would never be
     there. All that crosses, from A to B over whichever of their links, is less than one and a half models. What B sends is
-    slower, so that A waits in its round until the end; and B, whose round is over first, stays while it has a link to A, which no
-    stall of this machine may cost it."""
+    slower, so that A waits in its round until the end; and B, whose round is over first, stays while it has a link to A, which
+    no stall of this machine may cost it."""
     (tmp_path / "weights.py").write_text(TASK)
     gossip = {"ceiling_s": 60.0, "gather_s": 60.0, "checkpoint_s": 1e6}
     task = {"name": str(tmp_path / "weights.py")}
