@@ -1,7 +1,10 @@
 """The root's word on what it had revoked by some moment: who lacks one of them knows, and who hears no such word."""
 
+import time
+
 import pytest
 
+from node import moment
 from node.admission.attested import attested, in_words, is_trouble
 from p2pfl.protocol.admission.attestation import (
     ATTESTATION,
@@ -12,6 +15,7 @@ from p2pfl.protocol.admission.attestation import (
     Attestations,
     attest,
 )
+from p2pfl.protocol.admission.credential_line import CredentialLine
 from p2pfl.protocol.admission.revocation import Cause, Revocation
 from p2pfl.protocol.admission.roster import Roster
 from p2pfl.protocol.admission.statement import signer
@@ -127,3 +131,20 @@ def test_the_root_attests_and_the_doctor_tells_who_lacks_something(desk: Desk) -
     assert "1 revocation of" in desk.does("network", "attest", "--dir", "a").out
     findings = {one["name"]: one for one in desk.types("doctor", "--dir", "a", "--json").data["findings"]}
     assert not findings["network"]["mend"] and "issuer" not in findings
+
+
+@pytest.mark.net
+def test_the_root_does_not_count_what_is_forgotten_everywhere(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Whoever keeps up forgets a revocation a week after the certificate it is about would have ended."""
+    a = desk.founds()
+    desk.does("node", "init", "--name", "c", "--request", "c.request", "--dir", "c", "--no-passphrase")
+    line = CredentialLine.parse(desk.does("network", "sign", "c.request", "--dir", "a", "--days", "3").out)
+    roster = Roster.from_bytes(a.roster.read_bytes(), time.time())
+    roster.learn(line.credential, None, time.time())
+    a.roster.write_bytes(roster.to_bytes())
+    desk.does("network", "revoke", "c", "--dir", "a")
+    for days_later, counted in ((9, 1), (11, 0)):
+        shown = time.time() + days_later * DAY
+        with monkeypatch.context() as clock:
+            clock.setattr(moment.time, "time", lambda shown=shown: shown)
+            assert desk.does("network", "attest", "--dir", "a", "--json").data["revocations"] == counted

@@ -130,11 +130,13 @@ class Office:
         return attestation
 
     def _revoked(self) -> tuple[Revocation, ...]:
-        """By the root: a running node may know of more than its file."""
+        """By the root, as far as others know them still: a running node may know of more than its file, and the file of one
+        that does not run of some that are forgotten everywhere."""
         if is_running(self.directory):
             with Caller(self.directory.control) as caller:
                 caller.ask("keep")
             return papers.read(self.directory).roster.revocations_by_root
+        self.papers.roster.expire(believed_time())
         return self.papers.roster.revocations_by_root
 
     def _check_room(self, peer: PeerId) -> None:
