@@ -18,7 +18,7 @@ RUN pip install --no-cache-dir --constraint constraints.txt $PIP_FLAGS ".[metric
 # A fresh volume takes the owner of the folder that it covers.
 RUN useradd --system --uid 10001 --home-dir /data p2pfl \
     && install -d -m 0700 -o p2pfl -g p2pfl /data /data/node \
-    && install -d -m 0755 -o p2pfl -g p2pfl /shared
+    && install -d -m 0755 -o p2pfl -g p2pfl /invites
 USER p2pfl
 WORKDIR /data
 VOLUME /data/node

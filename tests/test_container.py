@@ -24,12 +24,12 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = (ROOT / "compose.yaml").read_text()
 
 
-def script(service: str, shared: Path, address: str) -> str:
-    """What the node of this service runs, with the shared folder and its one address put elsewhere."""
+def script(service: str, invites: Path, address: str) -> str:
+    """What the node of this service runs, with the folder of invites and its one address put elsewhere."""
     begin = COMPOSE.index("services:") if service == "a" else COMPOSE.index("x-join:")
     found = re.search(r"^( +)- \|\n((?:\1  .*\n)+)", COMPOSE[begin:], re.MULTILINE)
     assert found is not None
-    text = dedent(found[2]).replace("$$", "$").replace("/shared", str(shared))
+    text = dedent(found[2]).replace("$$", "$").replace("/invites", str(invites))
     assert (text.count("0.0.0.0:7780"), text.count('"$NAME:7780"')) == (1, 1)
     return text.replace("0.0.0.0:7780", address).replace('"$NAME:7780"', address)
 
@@ -50,8 +50,9 @@ def test_nothing_runs_as_root_and_a_node_is_stopped_with_a_checkpoint() -> None:
 
 @pytest.mark.net
 def test_three_nodes_found_a_network_join_it_learn_together_and_are_the_same_after_a_restart(tmp_path: Path) -> None:
-    shared, seen = tmp_path / "shared", []
-    shared.mkdir()
+    invites, seen = tmp_path / "invites", []
+    invites.mkdir()
+    (invites / "invite").touch()  # as a command leaves it that failed
     for name in "abc":
         (tmp_path / name).mkdir()
     places = {name: on_loopback().listen for name in "abc"}
@@ -59,7 +60,7 @@ def test_three_nodes_found_a_network_join_it_learn_together_and_are_the_same_aft
         running = []
         try:
             for name in "abc":
-                running.append(composed(name, shared, tmp_path / name, places[name]))
+                running.append(composed(name, invites, tmp_path / name, places[name]))
                 until(tmp_path / name, lambda status: status["state"] != "starting")  # what compose.yaml waits for of a
             statuses = [until(tmp_path / name, learns_with_two) for name in "abc"]
         finally:
@@ -69,15 +70,15 @@ def test_three_nodes_found_a_network_join_it_learn_together_and_are_the_same_aft
         assert codes == [143, 143, 143]
         seen.append([status["keys"] for status in statuses])
     assert seen[0] == seen[1]
-    assert "p2pfl-invite-1-" in (shared / "invite").read_text()
+    assert "p2pfl-invite-1-" in (invites / "invite").read_text()
 
 
-def composed(name: str, shared: Path, folder: Path, address: str) -> "subprocess.Popen[bytes]":
+def composed(name: str, invites: Path, folder: Path, address: str) -> "subprocess.Popen[bytes]":
     """The container's one process, without the container."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     told = {**environment(), "NAME": name, "PATH": path}
     with (folder / "log").open("ab") as log:
-        words = ["sh", "-euc", script(name, shared, address)]
+        words = ["sh", "-euc", script(name, invites, address)]
         return subprocess.Popen(words, cwd=folder, env=told, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
