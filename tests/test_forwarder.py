@@ -8,7 +8,7 @@ import pytest
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import PeerId, Rejected, Send
 from p2pfl.protocol.relay import relay_wire
-from p2pfl.protocol.relay.forwarder import Forwarder, ForwardingLimits
+from p2pfl.protocol.relay.forwarder import PAIRS_KEPT, READ_OF_PAIR, Forwarder, ForwardingLimits
 from p2pfl.protocol.relay.holding import HELD_S
 from p2pfl.protocol.relay.relay_wire import SEALED_MAX, Answer, Carried, Knock, NotReachable, RelayMessage, Taken, Wake
 from p2pfl.protocol.relay.session import WINDOW
@@ -103,13 +103,43 @@ def test_a_flood_is_cut_off_and_costs_only_who_makes_it() -> None:
     passed = sum(relay.passes(A, Taken(B, SESSION, k)) for k in range(50_000))
     assert passed == 16_000
     assert relay.passes(C, Taken(B, SESSION, 0))
-    assert sum(relay.passes(A, Taken(B, SESSION, 0), now=1.0) for _ in range(10_000)) == 8_000
+    assert sum(relay.passes(A, Taken(B, SESSION, 0), now=1.0) for _ in range(10_000)) == 2_000
+
+
+def test_a_relay_passes_on_no_more_for_a_pair_than_is_read_of_it() -> None:
+    limits = ForwardingLimits()
+    assert limits.messages_per_s <= READ_OF_PAIR.messages_per_s and limits.messages_burst <= READ_OF_PAIR.messages_burst
+    assert limits.bytes_per_s <= READ_OF_PAIR.bytes_per_s and limits.bytes_burst <= READ_OF_PAIR.bytes_burst
 
 
 def test_knocks_are_scarce_because_they_cost_their_addressee_signatures() -> None:
     relay = Relay()
     assert sum(relay.passes(A, MESSAGES[2 * (k % 2)]) for k in range(100)) == 16
     assert relay.passes(A, Carried(B, SESSION, False, 0)), "an open tunnel goes on"
+
+
+@pytest.mark.fault("flood")
+def test_ids_that_are_no_members_do_not_give_a_sender_its_knocks_back() -> None:
+    relay = Relay()
+    assert sum(relay.passes(A, Wake(B)) for _ in range(100)) == 16
+    for k in range(PAIRS_KEPT + 1):
+        nobody = PeerId(b"%032d" % k)
+        assert relay.hear(A, Wake(nobody)) == [Send(A, (relay_wire.encode(NotReachable(nobody)),))]
+    assert not relay.passes(A, Wake(B))
+    assert relay.passes(C, Wake(B)), "another's first"
+
+
+@pytest.mark.fault("flood")
+def test_who_knocks_at_everybody_is_cut_off_and_the_others_are_not() -> None:
+    members = [PeerId(bytes([k]) * 32) for k in range(100)]
+    forwarder = Forwarder(set(members), lambda _: True)
+
+    def passes(hop: PeerId, to: PeerId, now: float = 0.0) -> bool:
+        return any(isinstance(effect, Send) for effect in forwarder.heard(hop, frames(Wake(to)), now))
+
+    assert sum(passes(A, to) for _ in range(16) for to in members if to != A) == 128
+    assert passes(C, B)
+    assert sum(passes(A, to, now=1.0) for to in members if to != A) == 16
 
 
 def test_no_pair_has_more_than_a_window_held() -> None:

@@ -466,6 +466,57 @@ def test_members_who_knock_for_fun_take_no_more_than_so_many_tunnels() -> None:
     assert tunnels.deadline == float("inf"), "all forgotten, since nothing followed"
 
 
+def knock_of(ring: Relayed, k: int, callee: int) -> Frames:
+    ours = Ephemeral.generate(SeededEntropy(k, b"knock"))
+    digest = knock_digest(ring.charter.network_id, ring.ids[k], ring.ids[callee], ours.public)
+    return (
+        relay_wire.encode(
+            Knock(ring.ids[k], ours.public, Keyring(ring[k].identity, ring.members).sign(TUNNEL_CONTEXT, digest))
+        ),
+    )
+
+
+@pytest.mark.fault("flood")
+def test_one_member_that_knocks_all_the_time_shuts_no_other_out_of_a_relay() -> None:
+    ring = Relayed(3, LONG, relays=1)
+    one, other, callee = sorted(range(3), key=lambda k: ring.ids[k])
+    tunnels, relay = ring.tunnels[callee], ring.relays[0].id
+    tunnels.tick(0.0)
+    for _ in range(100):
+        tunnels.heard(FrameReceived(relay, knock_of(ring, one, callee)), 0.0)
+    assert tunnels.refused == {(relay, Reason.RATE_LIMITED): 95}
+    outcomes = tunnels.heard(FrameReceived(relay, knock_of(ring, other, callee)), 0.0)
+    assert any(isinstance(outcome, Send) and isinstance(message_of(outcome.frames), Answer) for outcome in outcomes)
+
+
+@pytest.mark.fault("flood")
+def test_members_that_flood_do_not_get_the_relay_banned_that_brings_it() -> None:
+    """Each says far more than is read of it, and even so the relay is heard, and another member over it."""
+    ring = Relayed(5, LONG, relays=1)
+    tunnels, relay = ring.tunnels[0], ring.relays[0].id
+    tunnels.tick(0.0)
+    says = [(relay_wire.encode(Carried(peer, b"session.", True, 0)), bytes(17)) for peer in ring.ids]
+    for frames in says[1:4]:
+        for _ in range(60_000):
+            tunnels.heard(FrameReceived(relay, frames), 0.0)
+    assert tunnels.flooded == {(relay, peer): 40_000 for peer in ring.ids[1:4]}
+    assert tunnels.account()["flooded"] == 120_000
+    assert set(tunnels.refused) == {(relay, Reason.NO_TUNNEL)}, "of what was read"
+    (refused,) = tunnels.heard(FrameReceived(relay, says[4]), 0.0)
+    assert getattr(refused, "reason", None) is Reason.NO_TUNNEL, "read as well"
+
+
+@pytest.mark.fault("hostile relay")
+def test_what_a_relay_says_in_the_name_of_nobody_it_pays_itself() -> None:
+    ring = Relayed(2, LONG, relays=1)
+    tunnels, relay = ring.tunnels[0], ring.relays[0].id
+    tunnels.tick(0.0)
+    frames = (relay_wire.encode(Wake(PeerId(bytes(32)))),)
+    for _ in range(170_000):
+        tunnels.heard(FrameReceived(relay, frames), 0.0)
+    assert tunnels.refused == {(relay, Reason.NOT_MEMBER): 160_001, (relay, Reason.RATE_LIMITED): 9_999}
+
+
 def test_a_flood_by_way_of_a_relay_is_dropped_unread() -> None:
     ring = met()
     relay = ring.relay_of(0, 1)
@@ -473,7 +524,7 @@ def test_a_flood_by_way_of_a_relay_is_dropped_unread() -> None:
     for _ in range(30_000):
         ring.tunnels[0].heard(FrameReceived(relay.id, frames), ring.time)
     assert ring.tunnels[0].refused[relay.id, Reason.NO_TUNNEL] <= 20_000
-    assert ring.tunnels[0].refused[relay.id, Reason.RATE_LIMITED] >= 10_000
+    assert ring.tunnels[0].flooded[relay.id, ring.ids[1]] >= 10_000
     ring.pass_time(40.0)
     before = applied(ring, 0, of=1)
     ring.pass_time(10.0)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Sized
 from dataclasses import dataclass, replace
 
+from p2pfl.protocol.allowance import Allowance
 from p2pfl.protocol.bucket import Buckets
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import PeerId, Rejected, Send
@@ -18,17 +19,19 @@ from p2pfl.protocol.relay.relay_wire import Carried, Knock, NotReachable, RelayM
 from p2pfl.protocol.relay.relay_wire import concerns as concerns
 
 PAIRS_KEPT = 4096
-MIB = float(1 << 20)
+READ_OF_PAIR = Allowance()
+"""What a member reads of one other over one relay."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForwardingLimits:
-    """Of what is passed on per second, and at once; and of what may be held, in bytes."""
+    """Of what is passed on per second, and at once; and of what may be held, in bytes. Of one member to one other it is no more
+    than is read there; the bursts are less, since what was delayed comes all at once."""
 
-    messages_per_s: float = 8_000.0  # of one member to one other
-    messages_burst: float = 16_000.0
-    bytes_per_s: float = 512 * MIB
-    bytes_burst: float = 512 * MIB
+    messages_per_s: float = READ_OF_PAIR.messages_per_s  # of one member to one other
+    messages_burst: float = 0.8 * READ_OF_PAIR.messages_burst
+    bytes_per_s: float = 0.5 * READ_OF_PAIR.bytes_per_s
+    bytes_burst: float = 0.5 * READ_OF_PAIR.bytes_burst
     pairs: float = 8.0  # one member may say as much as so many pairs
     knocks_per_s: float = 2.0  # and wakes: they cost their addressee signatures
     knocks_burst: float = 16.0
@@ -53,7 +56,8 @@ class Forwarder:
         self._by_pair = Buckets(one.messages_per_s, one.messages_burst, PAIRS_KEPT)
         self._bytes_by_pair = Buckets(one.bytes_per_s, one.bytes_burst, PAIRS_KEPT)
         self._by_sender = Buckets(one.pairs * one.messages_per_s, one.pairs * one.messages_burst, PAIRS_KEPT)
-        self._knocks = Buckets(one.knocks_per_s, one.knocks_burst, PAIRS_KEPT)
+        self._knocks_by_pair = Buckets(one.knocks_per_s, one.knocks_burst, PAIRS_KEPT)
+        self._knocks_by_sender = Buckets(one.pairs * one.knocks_per_s, one.pairs * one.knocks_burst, PAIRS_KEPT)
         self._holding = Holding(one.held_of_one, one.held_in_all)
 
     @property
@@ -82,10 +86,12 @@ class Forwarder:
         to, size = message.peer, sum(map(len, frames))
         if to == hop:
             raise RejectedFrame(Reason.BAD_HEADER)
-        if not self._admits(hop, message, size, now):
+        if not self._by_sender.take(hop, 1.0, now):
             raise RejectedFrame(Reason.RATE_LIMITED)
         if to not in self._members or not self._is_linked(to):
             return [Send(hop, (relay_wire.encode(NotReachable(to)),))]
+        if not self._admits(hop, message, size, now):
+            raise RejectedFrame(Reason.RATE_LIMITED)
         if isinstance(message, Taken):
             self._holding.taken(to, hop, message.session, message.count)
         bulk = isinstance(message, Carried) and message.bulk
@@ -98,10 +104,11 @@ class Forwarder:
         return [Send(to, (head,) if sealed is None else (head, frames[1]), bulk)]
 
     def _admits(self, hop: PeerId, message: RelayMessage, size: int, now: float) -> bool:
+        """Whether this may go to its addressee, a member: ids that are none have no buckets here, and displace none."""
         pair = hop + message.peer
-        if not self._by_sender.take(hop, 1.0, now):
-            return False
-        if isinstance(message, Knock | Wake) and not self._knocks.take(pair, 1.0, now):
+        if isinstance(message, Knock | Wake) and not (
+            self._knocks_by_pair.take(pair, 1.0, now) and self._knocks_by_sender.take(hop, 1.0, now)
+        ):
             return False
         return self._by_pair.take(pair, 1.0, now) and self._bytes_by_pair.take(pair, float(size), now)
 

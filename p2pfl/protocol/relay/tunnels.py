@@ -12,13 +12,14 @@ from collections.abc import Container, Iterable, Sized
 from dataclasses import replace
 from typing import Any, Protocol, assert_never
 
-from p2pfl.protocol.allowance import Allowance, Allowances
+from p2pfl.protocol.allowance import Allowances
 from p2pfl.protocol.bucket import Buckets
 from p2pfl.protocol.errors import Reason, RejectedFrame
 from p2pfl.protocol.events import Dial, FrameReceived, HangUp, LinkDown, LinkUp, PeerId, Rejected, Send
 from p2pfl.protocol.identity import Oath
 from p2pfl.protocol.randomness import Choices, Entropy
 from p2pfl.protocol.relay import relay_wire
+from p2pfl.protocol.relay.forwarder import READ_OF_PAIR
 from p2pfl.protocol.relay.meeting import HOMES, homes, meeting_order
 from p2pfl.protocol.relay.relay_wire import Answer, Carried, Knock, NotReachable, Taken, Wake
 from p2pfl.protocol.relay.tunnel import Outcome, Party, Tunnel
@@ -45,13 +46,15 @@ class Surroundings(Protocol):
 
 
 class Tunnels:
-    """`refused` counts by whom is to blame and why, `dropped` the messages that had no way to a member."""
+    """`refused` counts by whom is to blame and why, `dropped` the messages that had no way to a member, `flooded` by relay and
+    member what was more than is read of the two. Either may have made that, so neither is blamed."""
 
     def __init__(
         self, own: PeerId, network: bytes, oath: Oath, entropy: Entropy, choices: Choices, around: Surroundings
     ) -> None:
         self.refused: Counter[tuple[PeerId, Reason]] = Counter()
         self.dropped: Counter[PeerId] = Counter()
+        self.flooded: Counter[tuple[PeerId, PeerId]] = Counter()
         self._own, self._around = own, around
         self._party = Party(own, network, oath, entropy, choices)
         self._relays: tuple[PeerId, ...] = ()
@@ -60,8 +63,14 @@ class Tunnels:
         self._asked: set[PeerId] = set()  # whom the peer wants to be linked with
         self._dialled: set[PeerId] = set()  # whom Links was asked to dial
         self._is_looked_around = False
-        usual = Allowance()
-        ample = replace(usual, messages_per_s=PAIRS * usual.messages_per_s, messages_burst=PAIRS * usual.messages_burst)
+        usual = READ_OF_PAIR
+        ample = replace(
+            usual,
+            messages_per_s=PAIRS * usual.messages_per_s,
+            messages_burst=PAIRS * usual.messages_burst,
+            bytes_per_s=PAIRS * usual.bytes_per_s,
+            bytes_burst=PAIRS * usual.bytes_burst,
+        )
         self._by_relay, self._by_pair = Allowances(ample), Allowances(usual)
         self._knocks_by_relay = Buckets(RELAY_KNOCKS_PER_S, RELAY_KNOCKS_AT_ONCE, PAIRS_KEPT)
         self._knocks_by_pair = Buckets(KNOCKS_PER_S, KNOCKS_AT_ONCE, PAIRS_KEPT)
@@ -92,6 +101,7 @@ class Tunnels:
             "relays": len(self._relays),
             "tunnels": {peer.hex(): relay.hex() for peer, relay in sorted(self.tunnels.items())},
             "dropped": sum(self.dropped.values()),
+            "flooded": sum(self.flooded.values()),
             "refused": dict(sorted(refused.items())),
         }
 
@@ -191,21 +201,35 @@ class Tunnels:
         return [relay for relay in self._order(peer) if relay in self._linked]
 
     def _received(self, relay: PeerId, frames: tuple[Sized, ...], now: float) -> list[Outcome]:
-        """A message of a tunnel. Raises `RejectedFrame`, blamed on the relay."""
+        """A message of a tunnel. Raises `RejectedFrame`, blamed on the relay.
+
+        The member in it pays first: what is more than one may say is dropped, and the relay that brought it does not pay.
+        """
         if relay not in self._around.members:
             raise RejectedFrame(Reason.NOT_MEMBER)
+        if now < self._by_relay.banned_until(relay):
+            raise RejectedFrame(Reason.RATE_LIMITED)
         size = sum(map(len, frames))
+        try:
+            message, sealed = self._read(relay, frames)
+        except RejectedFrame:
+            self._by_relay.admits(relay, size, now)
+            raise
+        if not self._by_pair.admits(PeerId(relay + message.peer), size, now):
+            self.flooded[relay, message.peer] += 1
+            return []
         if not self._by_relay.admits(relay, size, now):
             raise RejectedFrame(Reason.RATE_LIMITED)
+        return self._handed(relay, message, sealed, now)
+
+    def _read(self, relay: PeerId, frames: tuple[Sized, ...]) -> tuple[relay_wire.RelayMessage, memoryview | None]:
+        """What another member may have said. Raises `RejectedFrame`."""
         message, sealed = relay_wire.read(frames)
         if relay not in self._relays:
             raise RejectedFrame(Reason.NOT_RELAY)
-        peer = message.peer
-        if peer not in self._around.members or peer == self._own:
+        if message.peer not in self._around.members or message.peer == self._own:
             raise RejectedFrame(Reason.NOT_MEMBER)
-        if not self._by_pair.admits(PeerId(relay + peer), size, now):
-            raise RejectedFrame(Reason.RATE_LIMITED)
-        return self._handed(relay, message, sealed, now)
+        return message, sealed
 
     def _handed(self, relay: PeerId, message: relay_wire.RelayMessage, sealed: memoryview | None, now: float) -> list[Outcome]:
         tunnel = self._tunnels.get(message.peer)
@@ -232,7 +256,7 @@ class Tunnels:
 
     def _knocked(self, relay: PeerId, tunnel: Tunnel | None, knock: Knock, now: float) -> list[Outcome]:
         """Somebody wants a tunnel with us, whom we may not have asked for."""
-        is_granted = self._knocks_by_relay.take(relay, 1.0, now) and self._knocks_by_pair.take(relay + knock.peer, 1.0, now)
+        is_granted = self._knocks_by_pair.take(relay + knock.peer, 1.0, now) and self._knocks_by_relay.take(relay, 1.0, now)
         if not is_granted:
             raise RejectedFrame(Reason.RATE_LIMITED)
         return (tunnel or self._strange(knock.peer, now)).knocked(relay, knock, now)
