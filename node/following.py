@@ -95,10 +95,11 @@ class Following:
         """How many came in at the join door of this life."""
         return self._door.admitted if self._door is not None else 0
 
-    def keep(self) -> None:
-        """What the roster learned is durable when this returns, and known to all of this process."""
-        self._keeper.keep()
+    def keep(self) -> bool:
+        """Whether what the roster learned is durable when this returns; all of this process knows it either way."""
+        is_kept = self._keeper.keep()
         self._follow()
+        return is_kept
 
     def end(self, failure: Failure, may_part: bool) -> None:
         if not self._has_ended:
@@ -115,9 +116,9 @@ class Following:
             wall = instant().wall
             return door.answer(question, key, wall, is_clock_good=not known.clocks.is_off(wall))
 
-        def admitted(_peer: PeerId) -> None:
+        def admitted(_peer: PeerId) -> bool:
             """Durable before it hears of it, so that no crash makes an invite good again; and nobody waits for a beat."""
-            self.keep()
+            return self.keep()
 
         def trouble(text: str) -> None:
             self.journal.incident("join_door", text)

@@ -289,6 +289,5 @@ class Founded:
             raise Failure("starting", "The node is still starting.", "Ask again in a moment.", ExitCode.NETWORK)
         self._following.live.tell(Revocation(revocation))
 
-    def _kept(self) -> None:
-        if self._following is not None:
-            self._following.keep()
+    def _kept(self) -> bool:
+        return self._following is not None and self._following.keep()

@@ -42,6 +42,7 @@ class Stage:
     open: JoinDoor = field(init=False)
     address: Address = field(init=False)
     admitted: list[PeerId] = field(default_factory=list)
+    is_disk_full: bool = False
     said: list[str] = field(default_factory=list)
     questions: int = 0
     answer: Callable[[bytes, bytes], Visit] = field(init=False)
@@ -49,6 +50,10 @@ class Stage:
     @property
     def place(self) -> list[tuple[str, bytes]]:
         return [(str(self.address), ANN.identity.transport_key)]
+
+    def _keep(self, peer: PeerId) -> bool:
+        self.admitted += [] if self.is_disk_full else [peer]
+        return not self.is_disk_full
 
     def _answer(self, frame: bytes, key: bytes) -> Visit:
         self.questions += 1
@@ -62,7 +67,7 @@ async def stage() -> AsyncIterator[Stage]:
     door: Door = door_of(ANN, roster)
     made.answer = lambda frame, key: door.answer(frame, key, NOW)
     loop = asyncio.get_running_loop()
-    made.open = JoinDoor(loop, keys(ANN), NET.id, made._answer, made.admitted.append, made.said.append, CALM)
+    made.open = JoinDoor(loop, keys(ANN), NET.id, made._answer, made._keep, made.said.append, CALM)
     made.address = await made.open.open(Address("127.0.0.1", 0))
     try:
         yield made
@@ -102,6 +107,18 @@ async def test_whoever_has_an_invite_is_let_in_and_kept_before_it_hears_of_it() 
         assert joined.credential.receipt is not None and BOB.id in joined.roster.members
         assert (at.admitted, at.open.admitted) == ([BOB.id], 1)
         assert at.said == [f"let in {BOB.id.hex()[:16]}"]
+
+
+@pytest.mark.fault("full disk")
+@on_loop
+async def test_who_cannot_be_kept_is_told_to_try_another_member_and_may_ask_here_again() -> None:
+    async with stage() as at:
+        at.is_disk_full = True
+        assert (await refusal(at, BOB)).code == Reason.NO_RECEIPT
+        assert (at.open.admitted, at.open.refused[Reason.NO_RECEIPT]) == (0, 1)
+        at.is_disk_full = False
+        assert (await asked(at, BOB)).credential.identity == BOB.id
+        assert (at.admitted, at.open.admitted) == ([BOB.id], 1)
 
 
 @pytest.mark.fault("stranger", "invites")
@@ -216,7 +233,7 @@ async def test_those_who_never_hang_up_are_all_hung_up_on_and_the_door_goes_on(m
 async def test_a_port_in_use_is_told_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         loop = asyncio.get_running_loop()
-        door = JoinDoor(loop, keys(ANN), NET.id, lambda _frame, _key: Visit(None), lambda _peer: None, lambda _text: None, CALM)
+        door = JoinDoor(loop, keys(ANN), NET.id, lambda _frame, _key: Visit(None), lambda _peer: True, lambda _text: None, CALM)
         with pytest.raises(Failure) as failed:
             await door.open(Address("127.0.0.1", busy.getsockname()[1]))
     assert (failed.value.exit_code, "in use" in failed.value.message) == (ExitCode.NETWORK, True)

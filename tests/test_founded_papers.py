@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 
 from node import node_settings
+from node.admission import papers
+from node.admission.enrolment import identity_in
+from node.admission.joining import join
 from node.admission.office import revoke
+from p2pfl.failure import Failure
 from p2pfl.protocol.admission.certificate import Role
 from p2pfl.protocol.admission.revocation import Cause
 from tests.nodes import p2pfl, started
-from tests.test_founded import Ward, ended_after, founded, joined, office, until
+from tests.test_founded import Ward, ended_after, founded, joined, office, settings, until
 
 pytestmark = pytest.mark.net
 
@@ -59,6 +63,27 @@ def test_who_was_away_gets_the_amended_charter_and_learns_at_a_door_that_it_was_
         bob.start()
         code, said = bob.ended()
         assert (code, "revoked" in said) == (6, True), said
+
+
+@pytest.mark.fault("full disk")
+def test_a_node_whose_disk_takes_nothing_lets_nobody_in_and_tells_its_owner(tmp_path: Path) -> None:
+    ann = founded(tmp_path)
+    with ended_after(ann):
+        ann.start()
+        until(lambda: ann.ask("status")["state"] != "starting")
+        line, _ = office(ann).invite(3600.0, 1, Role.MEMBER)
+        ann.folder.roster.rename(ann.folder.path / "aside")
+        ann.folder.roster.mkdir()  # no file can take its place
+        with pytest.raises(Failure) as failed:
+            joined(tmp_path, "bob", line)
+        assert failed.value.code == "no_receipt"
+        with pytest.raises(Failure) as failed:
+            ann.ask("keep")
+        assert failed.value.code == "not_kept"
+        ann.folder.roster.rmdir()
+        join(line, "bob", tmp_path / "bob", settings(), lambda directory: identity_in(directory, None))
+        assert {member.name for member in papers.read(ann.folder).roster.members.values()} == {"ann", "bob"}
+        ann.ask("keep")
 
 
 def test_a_start_says_where_the_node_can_be_met_and_how_it_ended_as_one_object_a_line(tmp_path: Path) -> None:

@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from node.admission import owner_answers
 from node.admission.keeper import Keeper
+from node.admission.owner_answers import answers, charter_answers
 from node.admission.papers import Papers
 from node.directory import NodeDirectory
+from p2pfl.failure import Failure
+from p2pfl.protocol.admission.attestation import attest
+from p2pfl.protocol.admission.revocation import Cause
 from p2pfl.protocol.admission.roster import Roster
 from p2pfl.protocol.admission.signed_charter import Charters, sign_charter
 from p2pfl.protocol.charter import Charter, GossipRules
+from p2pfl.protocol.events import Instant
 from tests.admission import NAME, NOW, Network, Person
 
 ANN, BOB, CAT = Person("ann"), Person("bob"), Person("cat")
@@ -59,6 +65,43 @@ def test_a_disk_that_fails_is_told_of_and_tried_again(tmp_path: Path, papers: Pa
         keeper.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.fault("full disk")
+def test_the_owner_hears_of_what_is_not_kept_and_may_say_it_again(
+    tmp_path: Path, papers: Papers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner_answers, "instant", lambda: Instant(0.0, NOW))
+    directory = NodeDirectory(tmp_path / "gone")
+    charter = Charter(NAME, NET.root.key, b"s" * 32, 100, GossipRules())
+    revoked = NET.root.revoke(ANN.id, Cause.EXPELLED, NOW)
+    asks = {
+        "admit": {"credential": NET.direct(BOB).data.hex()},
+        "revoke": {"revocation": revoked.data.hex()},
+        "amend": {"charter": sign_charter(NET.root.sign, charter, 2, NOW, {}).data.hex()},
+        "attest": {"attestation": attest(NET.root.sign, NET.id, (revoked,), NOW).data.hex()},
+        "keep": {},
+    }
+
+    async def run() -> None:
+        keeper = Keeper(asyncio.get_running_loop(), directory, papers, lambda text: None)
+        told = {
+            **answers(papers.roster, dict, lambda revocation: None, keeper.keep),
+            **charter_answers(papers, keeper.keep),
+        }
+        for name, request in asks.items():
+            with pytest.raises(Failure) as failed:
+                told[name](request)
+            assert (name, failed.value.code) == (name, "not_kept")
+        directory.path.mkdir()
+        for name, request in asks.items():
+            assert told[name](request) == {}
+        keeper.close()
+
+    asyncio.run(run())
+    kept_roster = Roster.from_bytes(directory.roster.read_bytes(), NOW)
+    assert BOB.id in kept_roster.identities and kept_roster.is_revoked(ANN.id)
+    assert directory.charter.read_bytes() == papers.charters.to_bytes() and papers.charters.current.serial == 2
 
 
 class Loop:

@@ -32,6 +32,7 @@ from p2pfl.protocol.admission.certificate import DAY_S, Role
 from p2pfl.protocol.admission.join import Door
 from p2pfl.protocol.admission.statement import signer
 from p2pfl.protocol.charter import GossipRules
+from p2pfl.protocol.events import PeerId
 from p2pfl.protocol.identity import Identity
 from tests.loopback import CALM
 
@@ -156,6 +157,10 @@ def answering(directory: NodeDirectory, passphrase: str | None = None) -> Iterat
     place = Address.parse(node_settings.load(directory).listens_at_door)
     ready, done = threading.Event(), threading.Event()
 
+    def kept(_peer: PeerId) -> bool:
+        directory.write(directory.roster, known.roster.to_bytes())
+        return True
+
     async def serve() -> None:
         keys = TransportKeys(identity.transport_key, identity.transport_secret)
         loop = asyncio.get_running_loop()
@@ -164,7 +169,7 @@ def answering(directory: NodeDirectory, passphrase: str | None = None) -> Iterat
             keys,
             known.roster.network,
             lambda frame, key: door.answer(frame, key, time.time()),
-            lambda _peer: directory.write(directory.roster, known.roster.to_bytes()),
+            kept,
             lambda _text: None,
             CALM,
         )

@@ -17,8 +17,9 @@ from node.transport.listener import cannot_listen
 from node.transport.readiness import Reading
 from node.transport.sockets import Context, Patience, Socket, TransportKeys
 from node.transport.zap import Gate
-from p2pfl.protocol.admission.join import REQUEST_MAX, Visit
+from p2pfl.protocol.admission.join import REQUEST_MAX, Refused, Visit, encode
 from p2pfl.protocol.bucket import Bucket, Buckets
+from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import PeerId
 
 PER_KEY = (0.2, 4.0)  # questions per second in the long run, and at once, of one transport key
@@ -35,7 +36,8 @@ Answer = Callable[[bytes, bytes], Visit]
 
 class JoinDoor:
     """`on_admitted` is called before the answer leaves: what it keeps on the disk, no crash makes it forget, so that no invite
-    is good twice. `on_word` hears of visitors in words, at most twice in ten seconds."""
+    is good twice. Where it says that it could not, the visitor is told to try another member. `on_word` hears of visitors in
+    words, at most twice in ten seconds."""
 
     def __init__(
         self,
@@ -43,7 +45,7 @@ class JoinDoor:
         keys: TransportKeys,
         network_id: bytes,
         answer: Answer,
-        on_admitted: Callable[[PeerId], None],
+        on_admitted: Callable[[PeerId], bool],
         on_word: Callable[[str], None],
         patience: Patience | None = None,
     ) -> None:
@@ -115,9 +117,10 @@ class JoinDoor:
 
     def _answer_to(self, who: bytes, question: bytes, key: bytes) -> None:
         visit = self._answer(question, key)
+        if visit.admitted is not None and not self._on_admitted(visit.admitted):
+            visit = Visit(encode(Refused(Reason.NO_RECEIPT)), reason=Reason.NO_RECEIPT)
         if visit.admitted is not None:
             self.admitted += 1
-            self._on_admitted(visit.admitted)
             self._say(True, f"let in {visit.admitted.hex()[:16]}")
         else:
             self._refuse(str(visit.reason))

@@ -15,10 +15,10 @@ from p2pfl.protocol.events import PeerId
 
 
 def answers(
-    roster: Roster, states: Callable[[], Mapping[PeerId, str]], spread: Callable[[bytes], None], keep: Callable[[], None]
+    roster: Roster, states: Callable[[], Mapping[PeerId, str]], spread: Callable[[bytes], None], keep: Callable[[], bool]
 ) -> Answers:
-    """`spread` tells the others of a revocation, and this roster if it counts; `keep` makes durable what the roster learned.
-    Both have been called when an answer comes."""
+    """`spread` tells the others of a revocation, and this roster if it counts; `keep` makes durable what the roster learned,
+    or says that it could not, which is a `Failure`. Both have been called when an answer comes."""
 
     def admit(request: Request) -> dict[str, Any]:
         """A credential by file: renewed, or direct for somebody who is held."""
@@ -26,7 +26,7 @@ def answers(
             roster.learn(_data(request, "credential"), None, instant().wall)
         except RejectedFrame as refused:
             raise _refused("credential", refused, "Ask the holder of the root key for it again.") from None
-        keep()
+        _made_durable(keep)
         return {}
 
     def revoke(request: Request) -> dict[str, Any]:
@@ -37,14 +37,15 @@ def answers(
         except RejectedFrame as refused:
             hint = "It must be signed by the root, by the issuer that vouched for the member, or by the member itself."
             raise _refused("revocation", refused, hint) from None
-        keep()
+        _made_durable(keep)
         return {}
 
     return {"members": lambda _request: member_table.rows(roster, states()), "revoke": revoke, "admit": admit}
 
 
-def charter_answers(known: Papers, follow: Callable[[], None]) -> Answers:
-    """`follow` makes a newer charter durable and has the node go by it; it has been called when an answer comes."""
+def charter_answers(known: Papers, keep: Callable[[], bool]) -> Answers:
+    """`keep` makes a newer charter durable, or says that it could not, which is a `Failure`; and it has the node go by it. It
+    has been called when an answer comes."""
 
     def amend(request: Request) -> dict[str, Any]:
         charter = _data(request, "charter")
@@ -52,7 +53,7 @@ def charter_answers(known: Papers, follow: Callable[[], None]) -> Answers:
             known.charters.learn(charter, known.roster.time(instant().wall))
         except RejectedFrame as refused:
             raise _refused("charter", refused, "Another charter was signed meanwhile; run it again.") from None
-        follow()
+        _made_durable(keep)
         return {}
 
     def attest(request: Request) -> dict[str, Any]:
@@ -60,15 +61,21 @@ def charter_answers(known: Papers, follow: Callable[[], None]) -> Answers:
             known.roster.attest(_data(request, "attestation"), instant().wall)
         except RejectedFrame as refused:
             raise _refused("attestation", refused, "Ask the holder of the root key for it again.") from None
-        follow()
+        _made_durable(keep)
         return {}
 
-    def keep(_request: Request) -> dict[str, Any]:
+    def kept(_request: Request) -> dict[str, Any]:
         """What it knows is in its folder when this is answered."""
-        follow()
+        _made_durable(keep)
         return {}
 
-    return {"amend": amend, "attest": attest, "keep": keep}
+    return {"amend": amend, "attest": attest, "keep": kept}
+
+
+def _made_durable(keep: Callable[[], bool]) -> None:
+    if not keep():
+        message = "The node goes by what it knows, but that is not on its disk yet."
+        raise Failure("not_kept", message, "See that the disk has room; the node tries again by itself.", ExitCode.UNFIT)
 
 
 def _refused(noun: str, refused: RejectedFrame, hint: str) -> Failure:
