@@ -68,6 +68,11 @@ class NodeSettings(Section):
         """Whether its owner means it to be on this machine only, as the others."""
         return Address.parse(self.listen).is_loopback
 
+    @property
+    def dials_loopback(self) -> bool:
+        """Whether it may dial loopback addresses that others state: its owner put it there, or it is met there."""
+        return self.is_on_loopback or any(Address.parse(text).is_loopback for text in self.advertised())
+
     def advertised(self, before: tuple[str, ...] = ()) -> tuple[str, ...]:
         """Where the others reach the data door, as far as can be known here; `before`, where there is no network now."""
         if self.addresses or self.outbound_only:

@@ -13,16 +13,21 @@ import zmq
 
 from node.admission import door as doors
 from node.admission.asking import ask_first
+from node.admission.asking import asked as ask_one
 from node.admission.door import JoinDoor
+from node.admission.inquiry import ask_at_once
+from node.admission.papers import Papers
 from node.transport.address import Address
 from node.transport.sockets import Context, TransportKeys
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission.join import REQUEST_BYTES, REQUEST_MAX, Door, Visit, question
 from p2pfl.protocol.admission.joiner import Joined, understand
+from p2pfl.protocol.admission.signed_charter import Charters
 from p2pfl.protocol.errors import Reason
 from p2pfl.protocol.events import PeerId
 from tests.admission import NOW, Network, Person
 from tests.loopback import CALM, on_loop
+from tests.test_join import charter
 from tests.test_join import door as door_of
 
 pytestmark = pytest.mark.net
@@ -278,6 +283,26 @@ async def test_a_plain_refusal_is_not_carried_to_the_next_member() -> None:
                 2.0,
             )
         assert (failed.value.code, second.questions) == (Reason.INVITE_SPENT, 0)
+
+
+@on_loop
+async def test_a_record_has_nobody_ask_services_of_its_own_machine() -> None:
+    async with stage() as at:
+        record = ANN.record(NET.id, 1, addresses=(str(at.address),), door=at.address.port)
+        roster = NET.roster(ANN, BOB)
+        roster.learn_record(record, NOW)
+        papers = Papers(Charters(NET.root.key, charter()), roster)
+        assert not await asyncio.to_thread(ask_at_once, papers, BOB.id, keys(BOB), dials_loopback=False)
+        assert at.questions == 0
+        await asyncio.to_thread(ask_at_once, papers, BOB.id, keys(BOB), dials_loopback=True)
+        assert at.questions == 1
+        for host in ("0.0.0.0", "[::]", "[::ffff:127.0.0.1]"):  # 0.0.0.0 is this machine, too
+            place = Address.parse(f"{host}:{at.address.port}")
+            answer, trouble = await asyncio.to_thread(
+                ask_one, place, ANN.identity.transport_key, keys(BOB), b"x" * REQUEST_BYTES, PATIENCE_S, False
+            )
+            assert answer is None and trouble.startswith("that"), (place, trouble)
+        assert at.questions == 1
 
 
 # ---- inside ---------------------------------------------------------------------------------------------------------------

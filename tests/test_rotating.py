@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from node import node_settings
 from node.admission import papers
 from node.directory import NodeDirectory
 from node.setup import Setup
@@ -51,6 +52,16 @@ def test_where_nobody_can_be_told_the_node_does_so_when_it_starts(desk: Desk) ->
         assert said.code == 0 and "No member could be told" in said.err
         roster = papers.read(NodeDirectory(desk.path / "b")).roster
         assert roster.records[identity(NodeDirectory(desk.path / "b")).peer_id].key_seq == k
+
+
+def test_a_node_that_is_elsewhere_asks_no_loopback_door_that_a_record_names(desk: Desk) -> None:  # noqa: F811
+    a, b = desk.founds(), NodeDirectory(desk.path / "b")
+    with answering(a):
+        desk.does(*desk.joining(desk.invites()))
+        node_settings.save(b, node_settings.settings_of("a test", listen="0.0.0.0:7780", addresses=("192.0.2.1:7780",)))
+        assert not desk.does("node", "rotate", "--dir", "b", "--json").data["is_announced"]
+        node_settings.save(b, node_settings.settings_of("a test", listen="0.0.0.0:7780", addresses=("127.0.0.1:7780",)))
+        assert desk.does("node", "rotate", "--dir", "b", "--json").data["is_announced"]
 
 
 def test_keys_stay_sealed_and_a_node_that_runs_keeps_its_own(desk: Desk) -> None:  # noqa: F811

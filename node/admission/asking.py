@@ -8,6 +8,7 @@ import zmq
 
 from node.admission.door import CURVE_OVERHEAD
 from node.transport.address import Address
+from node.transport.dialling import misplaced
 from node.transport.sockets import Context, TransportKeys
 from p2pfl.failure import ExitCode, Failure
 from p2pfl.protocol.admission.join import WELCOME_MAX
@@ -56,8 +57,8 @@ def asked(
     except OSError as error:
         return None, error.strerror or str(error)
     place = Address(str(found[0][4][0]), address.port)
-    if place.is_loopback and not to_loopback:
-        return None, "that address is on whichever machine dials it"
+    if fault := misplaced(place, to_loopback):
+        return None, fault
     with Context() as context, context.socket(zmq.DEALER) as asking:
         asking.curve_serverkey = key
         asking.curve_publickey, asking.curve_secretkey = own.public, own.secret

@@ -30,7 +30,7 @@ ASKED_MAX = 3  # before a start
 PATIENCE_S = 2.0  # for a door to be reached, and as long again to answer
 
 
-def ask_at_once(papers: Papers, own: PeerId, keys: TransportKeys) -> bool:
+def ask_at_once(papers: Papers, own: PeerId, keys: TransportKeys, dials_loopback: bool) -> bool:
     """Whether one of a few members answered. It gave what is new, so that a node that is no member any more, as far as it
     knows, may be one again; and it took our own record. The papers change in place; whoever calls keeps them."""
     credential, record = papers.roster.credential(own), papers.roster.records.get(own)
@@ -40,7 +40,7 @@ def ask_at_once(papers: Papers, own: PeerId, keys: TransportKeys) -> bool:
     choices = Choices(int.from_bytes(SystemEntropy().draw(8), "big"), b"inquiry")
     first = choices.below(len(doors))
     for address, key in (doors[first:] + doors[:first])[:ASKED_MAX]:
-        answer, _ = asked(address, key, keys, question(credential, record), PATIENCE_S)
+        answer, _ = asked(address, key, keys, question(credential, record), PATIENCE_S, dials_loopback)
         if answer is not None:
             with suppress(RejectedFrame):  # the next one may know better
                 news(answer, papers.roster, papers.charters, instant().wall)

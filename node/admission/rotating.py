@@ -45,7 +45,8 @@ def rotated(directory: NodeDirectory, identity: Identity, passphrase: str | None
     record = _stated(directory, known.roster.records.get(identity.peer_id), fresh, name, known.roster.network)
     directory.write(directory.identity, fresh.to_bytes(passphrase, entropy))  # if all ends here, the next start states the rest
     known.roster.learn_record(record, believed_time())
-    is_announced = ask_at_once(known, fresh.peer_id, TransportKeys(fresh.transport_key, fresh.transport_secret))
+    keys = TransportKeys(fresh.transport_key, fresh.transport_secret)
+    is_announced = ask_at_once(known, fresh.peer_id, keys, node_settings.load(directory).dials_loopback)
     directory.write(directory.roster, known.roster.to_bytes())
     directory.write(directory.charter, known.charters.to_bytes())
     return Rotated(record, is_announced)

@@ -33,7 +33,7 @@ def prepared(directory: NodeDirectory, identity: Identity, settings: NodeSetting
     known = papers.read(directory)
     own = identity.peer_id
     if known.roster.standing(own) is not None:
-        _ask_others(directory, known, identity)
+        _ask_others(directory, known, identity, settings.dials_loopback)
     papers.check_standing(known, own)
     charter = known.charters.current
     terms = of_charter(charter)
@@ -68,9 +68,10 @@ def prepared(directory: NodeDirectory, identity: Identity, settings: NodeSetting
     )
 
 
-def _ask_others(directory: NodeDirectory, known: Papers, identity: Identity) -> None:
+def _ask_others(directory: NodeDirectory, known: Papers, identity: Identity, dials_loopback: bool) -> None:
     """Whoever is no member as far as it knows may have been certified anew while it was away."""
-    ask_at_once(known, identity.peer_id, TransportKeys(identity.transport_key, identity.transport_secret))
+    keys = TransportKeys(identity.transport_key, identity.transport_secret)
+    ask_at_once(known, identity.peer_id, keys, dials_loopback)
     lock = directory.lock()
     try:
         directory.write(directory.roster, known.roster.to_bytes())

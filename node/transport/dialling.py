@@ -34,10 +34,17 @@ class Dialling:
 
     def refusal(self, place: Address, now: float) -> str:
         """Why this numeric address is not dialled now, in words; "" where it may be."""
-        if not place.is_one_host:
-            return "that is no address of one machine"
-        if place.is_loopback and not self.is_on_loopback:
-            return "that address is on whichever machine dials it"
+        if fault := misplaced(place, self.is_on_loopback):
+            return fault
         if not self._buckets.take(place.neighborhood, 1, now):
             return "that host was dialled too often"
         return ""
+
+
+def misplaced(place: Address, dials_loopback: bool) -> str:
+    """Why this numeric address is never dialled, in words; "" where it may be."""
+    if not place.is_one_host:
+        return "that is no address of one machine"
+    if place.is_loopback and not dials_loopback:
+        return "that address is on whichever machine dials it"
+    return ""
