@@ -120,6 +120,11 @@ def test_a_clock_behind_the_newest_start_is_wrong(tmp_path: Path, monkeypatch: p
         assert (finding(Patient(NodeDirectory(tmp_path), "127.0.0.1:0", None), "clock").mend == "") is is_right
 
 
+def test_a_pipe_where_the_newest_start_should_stand_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "boot")
+    assert finding(Patient(NodeDirectory(tmp_path), "127.0.0.1:0", None), "clock").mend == ""
+
+
 def test_little_disk_memory_and_few_files_are_told_of(wards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import psutil
 

@@ -61,7 +61,6 @@ class Inquiry:
         journal: Journal,
         on_new: Callable[[], None],
     ) -> None:
-        self.asked = 0
         self._loop, self._papers, self._own, self._keys = loop, papers, own, keys
         self._dials_loopback = dials_loopback
         self._journal, self._on_new = journal, on_new
@@ -95,7 +94,6 @@ class Inquiry:
 
     async def _ask(self, address: Address, key: bytes, asking: bytes) -> None:
         try:
-            self.asked += 1
             answer, trouble = await asyncio.to_thread(asked, address, key, self._keys, asking, PATIENCE_S, self._dials_loopback)
             if answer is None:
                 self._journal.incident("join_door", f"alone; nobody answers at {address}: {trouble}")

@@ -19,7 +19,8 @@ from typing import Any
 from node import node_settings
 from node.admission import issuing, papers
 from node.admission.attested import MEND, attested, in_words, is_trouble
-from node.directory import NodeDirectory
+from node.directory import BOOT_MAX, NodeDirectory
+from node.disk import read_whole
 from node.moment import RELEASED
 from node.node_settings import LISTEN, settings_of
 from node.upkeep.control import Caller
@@ -161,7 +162,7 @@ def _clock(patient: Patient) -> Finding:
     if now < RELEASED:
         return Finding("clock", f"{shown} is before this version was made.", set_it)
     try:
-        newest_start = float((patient.directory.path / "boot").read_text()) if patient.directory else 0.0
+        newest_start = float(read_whole(patient.directory.path / "boot", BOOT_MAX)) if patient.directory else 0.0
     except (OSError, ValueError):
         newest_start = 0.0
     if now + CLOCK_BACK_S < newest_start < 1e11:
